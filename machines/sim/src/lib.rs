@@ -52,6 +52,7 @@ pub mod inject;
 pub mod locks;
 pub mod memory;
 pub mod pmap;
+mod probe;
 mod record;
 pub mod tlb;
 pub mod trace;
