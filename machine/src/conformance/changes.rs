@@ -133,6 +133,16 @@ pub fn protect_never_raises<M: Probe>(rig: &Rig<'_, M>) {
     space.pmap.protect(rig.range(va, 1), Prot::NONE).wait();
     space.pmap.protect(rig.range(va, 1), Prot::RW).wait();
     space.allows_just(va, Prot::NONE);
+    // Less of one right does not mean more of another.
+    space.enter_telling(
+        va,
+        FrameRun::one(frame),
+        Prot::RX,
+        Kind::Managed,
+        &mut |_| (),
+    );
+    space.pmap.protect(rig.range(va, 1), Prot::RW).wait();
+    space.allows_just(va, Prot::READ);
     space.end();
 }
 
