@@ -155,8 +155,9 @@ impl Pte {
     }
 
     /// Whether a processor that remembers this translation must forget it when `new` takes its
-    /// place. Weaker is harmless, since a processor looks again before it faults; a remembered
-    /// store would hide the next one from the table.
+    /// place. The same frame with more rights needs nothing, since a processor looks again before
+    /// it faults; a remembered store would hide the next one from the table, and a remembered load
+    /// hides references until the next flush, as on hardware.
     fn outlived_by(self, new: Pte) -> bool {
         self.frame != new.frame
             || self.attr != new.attr

@@ -165,9 +165,12 @@ impl Entry {
         found.unwrap_or(MemoryAttr::WriteBack)
     }
 
-    /// Whether a processor that remembers this entry must forget it when `new` takes its place. A
-    /// processor that remembers fewer rights looks again before it faults, so more rights need
-    /// nothing; a remembered D would hide the next store from the table.
+    /// Whether a processor that remembers this entry must forget it when `new` takes its place.
+    ///
+    /// A processor that remembers fewer rights looks again before it faults, so the same frame
+    /// with more rights needs nothing, which makes the commonest write fault cheap. A remembered D
+    /// would hide the next store from the table, so it must go; a remembered A may hide a
+    /// reference until the next flush, which costs the page nothing but a little age.
     pub fn outlived_by(self, new: Entry) -> bool {
         self.is_present()
             && (self.physical() != new.physical()
