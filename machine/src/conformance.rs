@@ -96,6 +96,7 @@ impl<M: Probe> Properties<M> {
         usage::only_the_named_bits_are_taken,
         usage::remove_and_replace_tell_of_use,
         usage::protect_keeps_use,
+        usage::a_store_after_entering_again_is_seen,
         world::zero_clears_all_of_a_frame,
         world::copy_copies_all_of_a_frame,
         world::bytes_are_read_as_written,

@@ -197,3 +197,24 @@ pub fn protect_keeps_use<M: Probe>(rig: &Rig<'_, M>) {
     }
     space.end();
 }
+
+/// Entering the same frame again tells of the store before it, and the store after it is seen.
+pub fn a_store_after_entering_again_is_seen<M: Probe>(rig: &Rig<'_, M>) {
+    let (space, run) = (rig.space(), FrameRun::one(rig.frame(0)));
+    let va = rig.va(0);
+    space.enter(va, run, Prot::RW);
+    space.store(va, 1);
+    let mut told = Usage::empty();
+    let tell = &mut |r: crate::Removed| told = r.usage;
+    space.enter_telling(va, run, Prot::ALL, Kind::Managed, tell);
+    hold!(
+        rig,
+        told == Usage::all(),
+        "{told:?} was told of a page that was written"
+    );
+    space.store(va, 2);
+    let seen = space.pmap.extract(va).map(|t| t.usage);
+    let right = seen.is_some_and(|seen| seen.contains(Usage::MODIFIED));
+    hold!(rig, right, "{seen:?} after the second store");
+    space.end();
+}
