@@ -110,9 +110,11 @@ impl Space {
             .carry_out(st, helper, &[map, clone])
             .ok_or(HostedError::StubDied)?;
         let tid = answer(raw).map_err(HostedError::Process)? as i32;
-        MutexGuard::unlocked(st, || match slot.wait(|| self.is_over(epoch)) {
-            Report::Trapped => greet(slot, tid, || self.is_over(epoch)),
-            Report::Gone => Err(HostedError::StubDied),
+        MutexGuard::unlocked(st, || {
+            match slot.wait(Then::Report, || self.is_over(epoch)) {
+                Report::Trapped => greet(slot, tid, || self.is_over(epoch)),
+                Report::Gone => Err(HostedError::StubDied),
+            }
         })?;
         match st.epoch == epoch {
             true => Ok(tid),
@@ -163,7 +165,7 @@ fn greet(slot: &Slot, tid: i32, dead: impl Fn() -> bool) -> Result<(), HostedErr
     let number = [slot.va() + at::TID, 0, 0, 0, 0, 0];
     slot.put(1, Call::new(libc::SYS_set_tid_address, number));
     slot.command(tid, 2, Then::Report);
-    match slot.wait(dead) {
+    match slot.wait(Then::Report, dead) {
         Report::Trapped if slot.get32(at::COUNT) == 0 => Ok(()),
         Report::Trapped => Err(HostedError::Stub(
             "set_robust_list",

@@ -24,6 +24,11 @@ const STACK_OFFSET: u64 = 0x4000;
 const SLOTS: u32 = 8192;
 /// The number of orders that a slot holds.
 pub(crate) const BATCH: usize = ((STACK_OFFSET - at::ORDERS) / ORDER_BYTES) as usize;
+/// How often each side of a run yields before it sleeps. The two share a processor, so that a
+/// yield hands it over, for three quarters of the price of a sleep and a wake-up; a side that waits
+/// long soon sleeps. Elsewhere (the sides may be on two processors) a yield would only let
+/// strangers run first.
+const YIELDS: u32 = 2;
 /// Number, six arguments, result.
 const ORDER_BYTES: u64 = 64;
 
@@ -57,6 +62,12 @@ pub(crate) mod at {
     pub(crate) const ROBUST: u64 = 96;
     /// The one entry of the robust list.
     pub(crate) const ENTRY: u64 = 120;
+    /// 1: the supervisor sleeps on the word, or is about to.
+    pub(crate) const SLEEPS: u64 = 128;
+    /// 1: the stub does.
+    pub(crate) const STUB_SLEEPS: u64 = 132;
+    /// How often the stub yields before it sleeps.
+    pub(crate) const YIELDS: u64 = 136;
     /// Room for arguments of orders made at start.
     pub(crate) const SCRATCH: u64 = 0x200;
     /// The orders.
@@ -242,30 +253,45 @@ impl Slot {
     pub(crate) fn command(&self, tid: i32, count: usize, then: Then) {
         self.set32(at::COUNT, count as u32);
         self.set32(at::RESUME, then as u32);
+        self.set32(at::YIELDS, then.yields());
         let word = self.u32(at::WORD);
         word.store(tid as u32 | libc::FUTEX_WAITERS, Ordering::SeqCst);
-        sys::futex_wake(word, 1);
+        if self.u32(at::STUB_SLEEPS).load(Ordering::SeqCst) != 0 {
+            sys::futex_wake(word, 1);
+        }
     }
 
-    /// Waits until the stub has trapped or reported. `dead` is asked now and then whether it ever
+    /// Waits until the stub has trapped or reported, after a command with `then`. `dead` is asked now and then whether it ever
     /// will.
-    pub(crate) fn wait(&self, dead: impl Fn() -> bool) -> Report {
+    pub(crate) fn wait(&self, then: Then, dead: impl Fn() -> bool) -> Report {
         let word = self.u32(at::WORD);
-        loop {
+        let sleeps = self.u32(at::SLEEPS);
+        let mut yields = then.yields();
+        let report = loop {
             let value = word.load(Ordering::SeqCst);
             if value == 0 {
-                return Report::Trapped;
+                break Report::Trapped;
             }
             if value & libc::FUTEX_OWNER_DIED != 0 {
-                return Report::Gone;
+                break Report::Gone;
+            }
+            if yields > 0 {
+                yields -= 1;
+                std::thread::yield_now();
+                continue;
+            }
+            if sleeps.swap(1, Ordering::SeqCst) == 0 {
+                continue; // look at the word again, now that the stub knows
             }
             // The bound is for a stub that was killed while it was parked: no word of its was
             // marked then.
             let timed_out = sys::futex_wait(word, value, Some(100_000_000));
             if timed_out && word.load(Ordering::SeqCst) == value && dead() {
-                return Report::Gone;
+                break Report::Gone;
             }
-        }
+        };
+        sleeps.store(0, Ordering::SeqCst);
+        report
     }
 }
 
@@ -276,6 +302,15 @@ pub(crate) enum Then {
     Report = 0,
     /// Goes on with the guest.
     Resume = 1,
+}
+
+impl Then {
+    fn yields(self) -> u32 {
+        match self {
+            Then::Report => 0,
+            Then::Resume => YIELDS,
+        }
+    }
 }
 
 /// How a wait for a stub ended.

@@ -276,7 +276,7 @@ impl Space {
         let epoch = st.epoch;
         let report = MutexGuard::unlocked(st, || {
             slot.command(tid, count, Then::Report);
-            slot.wait(|| self.is_over(epoch))
+            slot.wait(Then::Report, || self.is_over(epoch))
         });
         if report == Report::Gone && st.epoch == epoch {
             self.lost(st);
@@ -328,7 +328,7 @@ impl Space {
 
     /// Waits until thread `id`, which runs, has trapped.
     pub(crate) fn await_trap(&self, id: u64, slot: &Slot) -> Report {
-        slot.wait(|| {
+        slot.wait(Then::Resume, || {
             let st = self.lock();
             st.member(id).is_none() || st.process.as_ref().is_none_or(Process::is_dead)
         })

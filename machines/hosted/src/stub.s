@@ -104,21 +104,39 @@ bsdvm_hosted_stub_start:
 .Lbsdvm_announce:
     xor     eax, eax
     xchg    dword ptr [r12], eax
+    cmp     dword ptr [r12 + {SLEEPS}], 0   # only then does the supervisor need a wake-up
+    je      .Lbsdvm_pause
     mov     rdi, r12
     mov     esi, 1                          # FUTEX_WAKE; not PRIVATE, the supervisor is outside
     mov     edx, 1
     mov     eax, 202
     syscall
-.Lbsdvm_wait:
+.Lbsdvm_pause:
+    mov     ebx, dword ptr [r12 + {YIELDS}]
+.Lbsdvm_yield:
     cmp     dword ptr [r12], 0
     jne     .Lbsdvm_command
+    test    ebx, ebx
+    jz      .Lbsdvm_sleep
+    mov     eax, 24                         # sched_yield
+    syscall
+    dec     ebx
+    jmp     .Lbsdvm_yield
+.Lbsdvm_sleep:
+    mov     eax, 1
+    xchg    dword ptr [r12 + {STUB_SLEEPS}], eax
+    cmp     dword ptr [r12], 0
+    jne     .Lbsdvm_awake
     mov     rdi, r12
     xor     esi, esi                        # FUTEX_WAIT
     xor     edx, edx
     xor     r10d, r10d
     mov     eax, 202
     syscall
-    jmp     .Lbsdvm_wait
+.Lbsdvm_awake:
+    mov     dword ptr [r12 + {STUB_SLEEPS}], 0
+    cmp     dword ptr [r12], 0
+    je      .Lbsdvm_sleep
 
 # Carry out the orders, each a raw system call. A failure ends the batch and is reported.
 .Lbsdvm_command:

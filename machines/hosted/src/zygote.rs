@@ -123,7 +123,7 @@ impl Zygote {
             .order(Call::new(libc::SYS_clone, args))?
             .map_err(HostedError::Process)?;
         let process = Process::new(pid as i32);
-        match slot.wait(|| process.is_dead()) {
+        match slot.wait(Then::Report, || process.is_dead()) {
             Report::Trapped => Ok(process),
             Report::Gone => Err(HostedError::StubDied),
         }
@@ -137,7 +137,7 @@ impl Zygote {
     }
 
     fn wait(&self) -> Result<(), HostedError> {
-        match self.slot.wait(|| self.process.is_dead()) {
+        match self.slot.wait(Then::Report, || self.process.is_dead()) {
             Report::Trapped => Ok(()),
             Report::Gone => Err(HostedError::StubDied),
         }
