@@ -87,12 +87,29 @@ fn main() -> Result<(), Box<dyn Error>> {
         assert!(matches!(trap, Trap::Fault { .. }), "{trap:?}");
     });
     drop(thread);
-    per("stub made, run once and ended", 200, || {
-        for _ in 0..200 {
-            let mut t = GuestThread::spawn(&m, &pmap).expect("a stub");
-            regs.rip = CODE;
-            t.run(&m, &pmap, &mut regs);
-        }
+    stubs(&m, &pmap)?;
+    Ok(())
+}
+
+/// Stubs come and go, each with a thread of its own as in real use.
+fn stubs(m: &Hosted, pmap: &HostedPmap) -> Result<(), Box<dyn Error>> {
+    const STUBS: u32 = 200;
+    let mut threads = Vec::new();
+    let spaces: Vec<_> = (0..STUBS).map(|_| m.pmap_create().unwrap()).collect();
+    per("stub made", STUBS, || {
+        threads.extend(spaces.iter().map(|p| GuestThread::spawn(m, p).unwrap()));
     });
+    per("stub ended", STUBS, || drop(threads));
+    let mut first = GuestThread::spawn(m, pmap)?;
+    let mut regs = Registers {
+        rip: CODE,
+        ..Registers::default()
+    };
+    first.run(m, pmap, &mut regs);
+    let mut more = Vec::new();
+    per("thread made in a stub", STUBS, || {
+        more.extend((0..STUBS).map(|_| GuestThread::spawn(m, pmap).unwrap()));
+    });
+    per("thread ended", STUBS, || drop(more));
     Ok(())
 }

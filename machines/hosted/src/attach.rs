@@ -54,23 +54,18 @@ impl Space {
         let slot = Arc::new(self.engine.mailbox.slot(SLOT_VA + place * SLOT_BYTES)?);
         slot.set32(at::FSGS, u32::from(self.engine.fsgs));
         let tid = match st.members.is_empty() {
-            true => self.make_process(st, &slot, cpu)?,
+            true => self.make_process(st, &slot)?,
             false => self.make_thread(st, &slot)?,
         };
         sys::pin(tid, &[cpu]);
         Ok((slot, tid, place))
     }
 
-    fn make_process(
-        &self,
-        st: &mut Guard<'_>,
-        slot: &Slot,
-        cpu: usize,
-    ) -> Result<i32, HostedError> {
+    fn make_process(&self, st: &mut Guard<'_>, slot: &Slot) -> Result<i32, HostedError> {
         let process = MutexGuard::unlocked(st, || {
             let zygote = self.engine.zygote.lock();
             let zygote = zygote.as_ref().ok_or(HostedError::MachineGone)?;
-            let process = zygote.fork(slot, cpu)?;
+            let process = zygote.fork(slot)?;
             greet(slot, process.pid(), || process.is_dead())?;
             Ok(process)
         })?;

@@ -5,6 +5,7 @@
 //! thread of ours, the keeper, makes the zygote and lives as long as the machine. The zygote's
 //! children are made with CLONE_PARENT: they are the keeper's too.
 
+use crate::clock;
 use crate::error::HostedError;
 use crate::mailbox::{Call, Mailbox, Report, SLOT_BYTES, Slot, Then, at};
 use crate::stub::{self, CODE_FD, CODE_VA, SLOT_VA};
@@ -114,8 +115,9 @@ impl Zygote {
     }
 
     /// Forks a stub whose first thread has `slot`; gives it back parked.
-    pub(crate) fn fork(&self, slot: &Slot, cpu: usize) -> Result<Process, HostedError> {
-        sys::pin(self.process.pid(), &[cpu]); // on one processor this is several times as fast
+    pub(crate) fn fork(&self, slot: &Slot) -> Result<Process, HostedError> {
+        // Where the caller is: a conversation on one processor is several times as fast.
+        sys::pin(self.process.pid(), &[clock::cpu()]);
         let flags = (libc::CLONE_PARENT | libc::SIGCHLD) as u64;
         let us = u64::from(std::process::id());
         let args = [flags, 0, 0, 0, us, slot.file_offset()];
