@@ -36,11 +36,9 @@ pub(crate) struct Engine {
 
 impl Engine {
     /// Memory of `bytes` bytes, a mailbox and a zygote.
-    pub(crate) fn new(bytes: u64) -> Result<Engine, HostedError> {
+    pub(crate) fn new(bytes: u64, fsgs: bool) -> Result<Engine, HostedError> {
         let ram = Ram::new(bytes)?;
         let mailbox = Mailbox::new()?;
-        // SAFETY: no pointer. Bit 1: the kernel lets programs use rdfsbase and its kin.
-        let fsgs = unsafe { libc::getauxval(libc::AT_HWCAP2) } & 2 != 0;
         let (zygote, sealed) = Zygote::start(ram.fd(), &mailbox, fsgs)?;
         let lowest = sysctl("vm/mmap_min_addr").unwrap_or(65536).max(4096);
         let user = VirtRange::new(VirtAddr(lowest), VirtAddr(CODE_VA)).unwrap_or_default();

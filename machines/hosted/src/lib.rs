@@ -77,6 +77,9 @@ mod thread;
 mod wait;
 mod zygote;
 
+#[cfg(test)]
+mod tests;
+
 pub use context::Registers;
 pub use error::HostedError;
 pub use flush::HostedFlush;
@@ -102,8 +105,13 @@ impl Hosted {
     ///
     /// Errors: what the host refuses, see [`HostedError`].
     pub fn new(memory_bytes: u64) -> Result<Hosted, HostedError> {
+        Self::with(memory_bytes, sys::can_set_bases())
+    }
+
+    /// The same; `fsgs` says whether stubs may use `wrfsbase` and its kin.
+    fn with(memory_bytes: u64, fsgs: bool) -> Result<Hosted, HostedError> {
         Ok(Hosted {
-            engine: Arc::new(engine::Engine::new(memory_bytes)?),
+            engine: Arc::new(engine::Engine::new(memory_bytes, fsgs)?),
             waiters: wait::Waiters::new(),
         })
     }

@@ -137,6 +137,13 @@ pub(crate) fn futex_wake(word: &AtomicU32, count: i32) {
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, count) };
 }
 
+/// Whether the host lets programs use `rdfsbase` and its kin.
+pub(crate) fn can_set_bases() -> bool {
+    const FSGSBASE: libc::c_ulong = 2;
+    // SAFETY: no pointer.
+    unsafe { libc::getauxval(libc::AT_HWCAP2) & FSGSBASE != 0 }
+}
+
 /// The processors that the calling thread may run on.
 pub(crate) fn allowed_cpus() -> Vec<usize> {
     // SAFETY: an all-zero set is a valid, empty set.

@@ -2,9 +2,52 @@
 
 mod common;
 
-use bsdvm_hosted::{GuestThread, Trap};
+use bsdvm_hosted::{GuestThread, HostedError, Registers, Trap};
+use bsdvm_machine::Machine;
 use common::{Guest, children, machine};
-use std::process::Command;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Set for the copy of this program that is to be killed.
+const VICTIM: &str = "BSDVM_HOSTED_VICTIM";
+
+/// Makes a guest that spins, and tells the numbers of the stubs.
+fn victim() {
+    let m = machine(4);
+    let mut g = Guest::new(&m, &[0xeb, 0xfe]);
+    println!("stubs {:?}", children());
+    g.run();
+}
+
+/// A program that is killed leaves no stub behind.
+fn a_killed_program_leaves_nothing() {
+    let mut program = Command::new(std::env::current_exe().unwrap())
+        .args(["--nocapture", "stubs_come_and_go"])
+        .env(VICTIM, "1")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(program.stdout.take().unwrap()).lines();
+    let told = lines
+        .map(Result::unwrap)
+        .find(|l| l.contains("stubs ["))
+        .unwrap();
+    let list = told.split(['[', ']']).nth(1).unwrap();
+    let stubs: Vec<i32> = list.split(", ").map(|p| p.parse().unwrap()).collect();
+    assert_eq!(stubs.len(), 2);
+    program.kill().unwrap();
+    program.wait().unwrap();
+    let alive = |pid: i32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        !stat.is_empty() && !stat.contains(") Z ")
+    };
+    let end = Instant::now() + Duration::from_secs(10);
+    while stubs.iter().any(|&p| alive(p)) {
+        assert!(Instant::now() < end, "stubs {stubs:?} are left");
+        std::thread::yield_now();
+    }
+}
 
 fn kill(pid: i32) {
     let done = Command::new("kill").args(["-9", &pid.to_string()]).status();
@@ -13,6 +56,10 @@ fn kill(pid: i32) {
 
 #[test]
 fn stubs_come_and_go() {
+    if std::env::var_os(VICTIM).is_some() {
+        return victim();
+    }
+    a_killed_program_leaves_nothing();
     let m = machine(4);
     let zygote = children();
     assert_eq!(zygote.len(), 1);
@@ -70,6 +117,16 @@ fn stubs_come_and_go() {
     assert_eq!(children().len(), 21);
     drop(guests);
     assert_eq!(children(), zygote);
+
+    // A machine that goes before its pmaps takes every stub along.
+    let pmap = m.pmap_create().unwrap();
+    let mut thread = GuestThread::spawn(&m, &pmap).unwrap();
     drop(m);
+    let other = machine(4);
+    let mut regs = Registers::default();
+    assert_eq!(thread.run(&other, &pmap, &mut regs), Trap::Gone);
+    let refused = GuestThread::spawn(&other, &pmap).unwrap_err();
+    assert!(matches!(refused, HostedError::MachineGone), "{refused}");
+    drop((other, pmap, thread));
     assert_eq!(children(), []);
 }
