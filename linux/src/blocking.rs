@@ -8,7 +8,8 @@ use crate::errno::Errno;
 use crate::platform::Platform;
 use crate::system::Linux;
 use crate::thread::Task;
-use bsdvm::{Channel, Host, Ticket, Wait};
+use bsdvm::{Channel, Host};
+use bsdvm_machine::{Ticket, Wait};
 use core::sync::atomic::Ordering;
 
 const fn tagged(tag: u64, id: u64) -> Channel {

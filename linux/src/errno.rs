@@ -117,6 +117,8 @@ impl From<MapError> for Errno {
                 Errno::ENOMEM
             }
             MapError::Protection => Errno::EACCES,
+            MapError::Wired => Errno::EBUSY,
+            MapError::BeyondEnd => Errno::ENXIO,
             MapError::Pager(e) => e.into(),
             MapError::Exiting => Errno::EINTR,
         }
@@ -136,9 +138,8 @@ impl From<PagerError> for Errno {
 impl From<ObjectError> for Errno {
     fn from(e: ObjectError) -> Errno {
         match e {
-            ObjectError::NoMemory => Errno::ENOMEM,
+            ObjectError::NoMemory | ObjectError::ChargeLimit => Errno::ENOMEM,
             ObjectError::Pager(e) => e.into(),
-            ObjectError::OutOfRange => Errno::EINVAL,
         }
     }
 }
@@ -146,7 +147,8 @@ impl From<ObjectError> for Errno {
 impl From<SpaceError> for Errno {
     fn from(e: SpaceError) -> Errno {
         match e {
-            SpaceError::NoMemory => Errno::ENOMEM,
+            SpaceError::NoMemory | SpaceError::ChargeLimit => Errno::ENOMEM,
+            SpaceError::Exiting => Errno::EINTR,
             SpaceError::NoResources => Errno::EAGAIN,
         }
     }

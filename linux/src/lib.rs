@@ -23,7 +23,7 @@
 //!
 //! # Locks
 //!
-//! All are [`bsdvm::sync::Mutex`] with ranks below the core's first (20), taken in ascending
+//! All are [`bsdvm_machine::sync::Mutex`] with ranks below the core's first (20), taken in ascending
 //! order; see [`rank`]. None is held over a guest memory access, a sleep or a call of the
 //! platform's files.
 
@@ -80,4 +80,5 @@ pub mod rank {
 }
 
 /// A lock of the platform's machine around a `T`.
-pub(crate) type Lock<P, T, const RANK: u8> = bsdvm::sync::Mutex<<P as Platform>::Machine, T, RANK>;
+pub(crate) type Lock<P, T, const RANK: u8> =
+    bsdvm_machine::sync::Mutex<<P as Platform>::Machine, T, RANK>;

@@ -3,7 +3,7 @@
 //! A platform runs guest threads until they trap ([`GuestThread`]), gives each a supervisor
 //! thread, lends the files of the host with the caller's own rights ([`HostFile`] and the path
 //! calls of [`Platform`]), the clock, chance and a place for messages. Blocking inside the
-//! personality uses the machine's [`bsdvm::Wait`]; only waiting for a host's file is asked here.
+//! personality uses the machine's [`bsdvm_machine::Wait`]; only waiting for a host's file is asked here.
 //!
 //! Every number that comes back from here may be trusted; errors are error numbers.
 

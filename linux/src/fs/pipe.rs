@@ -120,10 +120,6 @@ impl<P: Platform> Pipe<P> {
 }
 
 impl<P: Platform> PipeEnd<P> {
-    pub(crate) fn end(&self) -> End {
-        self.end
-    }
-
     /// The number that both ends have.
     pub(crate) fn id(&self) -> u64 {
         self.pipe.id

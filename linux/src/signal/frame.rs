@@ -40,7 +40,7 @@ const XSAVE_HEADER: core::ops::Range<usize> = 512..576;
 pub(crate) struct AltStack {
     pub(crate) base: u64,
     pub(crate) flags: u32,
-    pad: u32,
+    pub(crate) pad: u32,
     pub(crate) size: u64,
 }
 

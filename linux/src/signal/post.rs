@@ -3,7 +3,7 @@
 use super::{STOPPING, SigInfo, SigSet};
 use crate::errno::Errno;
 use crate::platform::Platform;
-use crate::process::{ExitStatus, Life, Process, Record, Report};
+use crate::process::{ExitStatus, Process, Record, Report};
 use crate::system::Linux;
 use crate::thread::Thread;
 use alloc::sync::Arc;
@@ -138,9 +138,4 @@ impl<P: Platform> Linux<P> {
             self.set_stopped(process.pid, Report::Continued);
         }
     }
-}
-
-/// Whether a process in the table can still be sent signals of a group.
-pub(crate) fn is_alive<P: Platform>(record: &Record<P>) -> bool {
-    record.life == Life::Alive
 }
