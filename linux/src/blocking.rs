@@ -56,6 +56,11 @@ pub(crate) const fn memory_channel() -> Channel {
     tagged(0xc8, 0)
 }
 
+/// A process's timer was set anew.
+pub(crate) const fn timer_channel(pid: u32) -> Channel {
+    tagged(0xc9, pid as u64)
+}
+
 impl<P: Platform> Linux<P> {
     pub(crate) fn ticket(&self, channel: Channel) -> Ticket {
         self.vm.machine().ticket(channel)

@@ -100,7 +100,7 @@ impl<P: Platform> Linux<P> {
 impl<P: Platform> Task<P> {
     /// The key of the word at `at`, which must be aligned.
     pub(crate) fn futex_key(&self, at: u64, sharing: Sharing) -> Result<Key, Errno> {
-        if at % 4 != 0 {
+        if !at.is_multiple_of(4) {
             return Err(Errno::EINVAL);
         }
         loop {
@@ -225,7 +225,7 @@ impl<P: Platform> Task<P> {
     fn mark_dead(&self, word: u64) -> Result<(), Errno> {
         use linux_raw_sys::general as abi;
         let tid = self.thread.tid();
-        if word % 4 != 0 || self.futex_word(word)? & abi::FUTEX_TID_MASK != tid {
+        if !word.is_multiple_of(4) || self.futex_word(word)? & abi::FUTEX_TID_MASK != tid {
             return Ok(());
         }
         let old = self.futex_update(word, |old| {

@@ -67,6 +67,8 @@ pub mod rank {
     pub const THREAD: u8 = 7;
     /// Break and other bounds of an address space.
     pub const SPACE: u8 = 8;
+    /// A process's timer.
+    pub const TIMER: u8 = 9;
     /// A table of descriptors.
     pub const FILES: u8 = 10;
     /// An open file's own state: offset, cached inode.

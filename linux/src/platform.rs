@@ -156,6 +156,14 @@ pub struct DirEntry {
     pub name: Vec<u8>,
 }
 
+impl DirEntry {
+    /// The size of the entry as `linux_dirent64`: inode, offset, length, kind, and the name with
+    /// its zero, all aligned to 8.
+    pub fn record_bytes(&self) -> usize {
+        (19 + self.name.len() + 1).next_multiple_of(8)
+    }
+}
+
 /// What `statfs` tells of a file system.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs)]

@@ -8,6 +8,7 @@ use crate::fs::table::FdTable;
 use crate::platform::Platform;
 use crate::signal::{ProcessSignals, SigInfo, SigSet};
 use crate::space::AddressSpace;
+use crate::syscall::timer::Timer;
 use crate::system::Linux;
 use crate::thread::Thread;
 use crate::{Lock, rank};
@@ -64,6 +65,7 @@ pub(crate) struct Process<P: Platform> {
     pub(crate) pid: u32,
     pub(crate) shared: Lock<P, Shared<P>, { rank::PROCESS }>,
     pub(crate) signals: Lock<P, ProcessSignals, { rank::SIGNALS }>,
+    pub(crate) timer: Lock<P, Timer, { rank::TIMER }>,
     /// The whole process is to end; its record says how.
     pub(crate) ending: AtomicBool,
     /// It is stopped by a signal.
@@ -82,6 +84,7 @@ impl<P: Platform> Process<P> {
             pid,
             shared: Lock::<P, _, { rank::PROCESS }>::new(shared),
             signals: Lock::<P, _, { rank::SIGNALS }>::new(signals),
+            timer: Lock::<P, _, { rank::TIMER }>::new(Timer::default()),
             ending: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             left_space: AtomicBool::new(false),
@@ -308,6 +311,7 @@ impl<P: Platform> Linux<P> {
                 core::mem::replace(&mut shared.files, Arc::new(FdTable::new())),
             )
         };
+        self.stop_timer(process);
         drop(files);
         drop(space);
         process.left_space.store(true, Ordering::SeqCst);

@@ -131,8 +131,11 @@ fn open_program<P: Platform>(
     Ok(file)
 }
 
+/// An interpreter and its argument.
+type ScriptLine<'a> = (&'a [u8], Option<&'a [u8]>);
+
 /// The interpreter of a script and its argument; `None` when the file is no script.
-pub(crate) fn script_line(start: &[u8]) -> Result<Option<(&[u8], Option<&[u8]>)>, Errno> {
+fn script_line(start: &[u8]) -> Result<Option<ScriptLine<'_>>, Errno> {
     let Some(rest) = start.strip_prefix(b"#!") else {
         return Ok(None);
     };
@@ -409,7 +412,7 @@ mod tests {
 
     #[test]
     fn script_lines_are_taken_apart_as_linux_does() {
-        type Line<'a> = Result<Option<(&'a [u8], Option<&'a [u8]>)>, Errno>;
+        type Line<'a> = Result<Option<ScriptLine<'a>>, Errno>;
         let cases: [(&[u8], Line<'_>); 6] = [
             (b"#!/bin/sh\necho", Ok(Some((b"/bin/sh", None)))),
             (b"#! /bin/sh -e  \n", Ok(Some((b"/bin/sh", Some(b"-e"))))),

@@ -4,7 +4,7 @@ use super::inode::{InodeRef, Key, key_of};
 use super::memfile::MemFile;
 use super::pipe::PipeEnd;
 use crate::errno::Errno;
-use crate::platform::{FileStat, HostFile, Moment, Platform};
+use crate::platform::{DirEntry, FileStat, HostFile, Moment, Platform};
 use crate::system::Linux;
 use crate::{Lock, rank};
 use alloc::sync::Arc;
@@ -30,12 +30,53 @@ pub(crate) struct TextFile<P: Platform> {
     offset: Lock<P, u64, { rank::FILE }>,
 }
 
+/// A directory of ours: its names were taken when it was opened.
+pub(crate) struct Listing<P: Platform> {
+    names: Vec<(Vec<u8>, u8)>,
+    name: Vec<u8>,
+    next: Lock<P, usize, { rank::FILE }>,
+}
+
+impl<P: Platform> Listing<P> {
+    /// As many entries as fit in `bytes` as `linux_dirent64`, from where the last call ended.
+    pub(crate) fn entries(&self, bytes: usize) -> Vec<DirEntry> {
+        let mut next = self.next.lock();
+        let mut out = Vec::new();
+        let mut room = bytes;
+        for (i, (name, kind)) in self.names.iter().enumerate().skip(*next) {
+            let entry = DirEntry {
+                ino: i as u64 + 1,
+                next: i as u64 + 1,
+                kind: *kind,
+                name: name.clone(),
+            };
+            match room.checked_sub(entry.record_bytes()) {
+                Some(left) => room = left,
+                None => break,
+            }
+            out.push(entry);
+            *next = i + 1;
+        }
+        out
+    }
+
+    fn seek(&self, offset: i64, whence: u32) -> Result<u64, Errno> {
+        if whence != abi::SEEK_SET {
+            return Err(Errno::EINVAL);
+        }
+        let to = usize::try_from(offset).map_err(|_| Errno::EINVAL)?;
+        *self.next.lock() = to;
+        Ok(to as u64)
+    }
+}
+
 /// What is open.
 pub(crate) enum Kind<P: Platform> {
     Host(HostOpen<P>),
     Pipe(PipeEnd<P>),
     Memory(MemFile<P>),
     Text(TextFile<P>),
+    Listing(Listing<P>),
 }
 
 /// An open file.
@@ -86,6 +127,13 @@ impl<P: Platform> OpenFile<P> {
         OpenFile::with(Kind::Text(file), abi::O_RDONLY | abi::O_LARGEFILE)
     }
 
+    /// A directory of ours with these names and kinds.
+    pub(crate) fn listing(name: Vec<u8>, names: Vec<(Vec<u8>, u8)>) -> OpenFile<P> {
+        let next = Lock::<P, _, { rank::FILE }>::new(0);
+        let listing = Listing { names, name, next };
+        OpenFile::with(Kind::Listing(listing), abi::O_RDONLY | abi::O_DIRECTORY)
+    }
+
     /// The status flags.
     pub(crate) fn flags(&self) -> u32 {
         self.flags.load(Ordering::Relaxed)
@@ -128,6 +176,7 @@ impl<P: Platform> OpenFile<P> {
             Kind::Memory(file) => Ok(file.stat()),
             Kind::Pipe(pipe) => Ok(made_up(abi::S_IFIFO | 0o600, pipe.id(), 0)),
             Kind::Text(text) => Ok(made_up(abi::S_IFREG | 0o444, 1, text.text.len() as u64)),
+            Kind::Listing(_) => Ok(made_up(abi::S_IFDIR | 0o500, 1, 0)),
         }
     }
 
@@ -137,6 +186,7 @@ impl<P: Platform> OpenFile<P> {
             Kind::Host(host) => host.file.seek(offset, whence),
             Kind::Memory(file) => file.seek(offset, whence),
             Kind::Text(text) => text.seek(offset, whence),
+            Kind::Listing(listing) => listing.seek(offset, whence),
             Kind::Pipe(_) => Err(Errno::ESPIPE),
         }
     }
@@ -166,6 +216,7 @@ impl<P: Platform> OpenFile<P> {
             Kind::Pipe(pipe) => Ok(alloc::format!("pipe:[{}]", pipe.id()).into_bytes()),
             Kind::Memory(file) => Ok([b"/memfd:", &file.name[..], b" (deleted)"].concat()),
             Kind::Text(text) => Ok(text.name.clone()),
+            Kind::Listing(listing) => Ok(listing.name.clone()),
         }
     }
 }
@@ -236,11 +287,10 @@ impl<P: Platform> HostOpen<P> {
 
     /// The file's inode, made with the first mapping.
     pub(crate) fn inode(&self, sys: &'static Linux<P>) -> Result<InodeRef<P>, Errno> {
-        if let Some(inode) = self.inode.lock().as_ref().map(|i| i.key) {
-            if let Some(found) = sys.inodes.existing(sys, inode) {
-                found.refresh()?;
-                return Ok(found);
-            }
+        let known = self.inode.lock().is_some();
+        if let Some(found) = known.then(|| sys.inodes.existing(sys, self.key)).flatten() {
+            found.refresh()?;
+            return Ok(found);
         }
         let made = sys.inodes.obtain(sys, &self.file)?;
         let kept = made.again();

@@ -280,8 +280,8 @@ impl<P: Platform> Inodes<P> {
 
     fn writer(&self, cookie: u64) -> Option<Arc<P::File>> {
         let inode = self.table.lock().files.get(&cookie)?.inode.clone()?;
-        let writer = inode.writer.lock().clone();
-        writer
+
+        inode.writer.lock().clone()
     }
 }
 

@@ -190,7 +190,7 @@ impl<P: Platform> Task<P> {
         // a copy of everything, or one whose parent waits for it, has the same.
         let shares_stack =
             wanted.flags & abi::CLONE_VM != 0 && wanted.flags & abi::CLONE_VFORK == 0;
-        let mut new = thread.signals.lock_nested();
+        let mut new = thread.signals.lock();
         new.mask = own.saved_mask.unwrap_or(own.mask);
         new.alt_stack = if shares_stack {
             AltStack::default()

@@ -9,6 +9,7 @@ use crate::fs::proc::Node;
 use crate::fs::table::OnExec;
 use crate::platform::{HostFile, Platform, TerminalAnswer, TerminalCall};
 use crate::thread::Task;
+use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use linux_raw_sys::general as abi;
@@ -16,6 +17,8 @@ use linux_raw_sys::ioctl;
 
 const RLIMIT_NOFILE: u32 = 7;
 const CLOSE_RANGE_CLOEXEC: u32 = 4;
+const DT_DIR: u8 = 4;
+const DT_LNK: u8 = 10;
 const F_DUPFD_CLOEXEC: u32 = 1030;
 const F_GETPIPE_SZ: u32 = 1032;
 
@@ -124,8 +127,28 @@ impl<P: Platform> Task<P> {
                     .open(None, &to, flags & !abi::O_CLOEXEC, 0)?;
                 Ok(Arc::new(OpenFile::host(file)?))
             }
-            Node::Link(_) | Node::Dir => Err(Errno::EACCES),
+            Node::Dir => Ok(Arc::new(self.open_own_dir(own, path)?)),
+            Node::Link(_) => Err(Errno::EACCES),
         }
+    }
+
+    /// A directory of ours: the descriptors of a process have names, the others look empty.
+    fn open_own_dir(&self, own: &Own, path: &[u8]) -> Result<OpenFile<P>, Errno> {
+        let mut names = alloc::vec![(b".".to_vec(), DT_DIR), (b"..".to_vec(), DT_DIR)];
+        if let Own::Process(pid, name) = own
+            && name == b"fd"
+        {
+            if *pid != self.process.pid {
+                return Err(Errno::EACCES);
+            }
+            let numbers = self.process.files().numbers();
+            names.extend(
+                numbers
+                    .iter()
+                    .map(|n| (format!("{n}").into_bytes(), DT_LNK)),
+            );
+        }
+        Ok(OpenFile::listing(path.to_vec(), names))
     }
 
     fn close(&mut self, [fd, ..]: Args) -> Answer {
@@ -384,16 +407,15 @@ impl<P: Platform> Task<P> {
 
     fn getdents(&mut self, [fd, to, len, ..]: Args) -> Answer {
         let file = self.file(fd)?;
-        let host = file
-            .as_host()
-            .filter(|h| h.is_directory())
-            .ok_or(Errno::ENOTDIR)?;
         let room = (len as u32).min(1 << 16) as usize;
-        let entries = host.file.entries(room)?;
+        let entries = match &file.kind {
+            Kind::Host(host) if host.is_directory() => host.file.entries(room)?,
+            Kind::Listing(listing) => listing.entries(room),
+            _ => return Err(Errno::ENOTDIR),
+        };
         let mut out = Vec::new();
         for entry in entries {
-            // ino, off, reclen, type, name with its zero, all aligned to 8.
-            let size = (19 + entry.name.len() + 1).next_multiple_of(8);
+            let size = entry.record_bytes();
             if out.len() + size > room {
                 return if out.is_empty() {
                     Err(Errno::EINVAL)

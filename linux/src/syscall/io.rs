@@ -188,6 +188,7 @@ impl<P: Platform> Task<P> {
             (Kind::Host(host), At::Offset(o)) => host.read_at(self.sys, o, &mut buf)?,
             (Kind::Memory(memory), At::Own) => memory.read(&mut buf)?,
             (Kind::Memory(memory), At::Offset(o)) => memory.read_at(o, &mut buf)?,
+            (Kind::Listing(_), _) => return Err(Errno::EISDIR),
             (Kind::Text(text), At::Own) => text.read(&mut buf),
             (Kind::Text(text), At::Offset(o)) => text.read_at(o, &mut buf),
         };
@@ -287,7 +288,7 @@ impl<P: Platform> Task<P> {
             (Kind::Host(host), At::Offset(o)) => host.write_at(self.sys, o, bytes),
             (Kind::Memory(memory), At::Own) => memory.write(bytes, append),
             (Kind::Memory(memory), At::Offset(o)) => memory.write_at(o, bytes),
-            (Kind::Text(_), _) => Err(Errno::EINVAL),
+            (Kind::Text(_) | Kind::Listing(_), _) => Err(Errno::EINVAL),
         }
     }
 
@@ -368,6 +369,6 @@ fn fills<P: Platform>(file: &OpenFile<P>) -> bool {
     match &file.kind {
         Kind::Host(host) => host.is_regular(),
         Kind::Memory(_) | Kind::Text(_) => true,
-        Kind::Pipe(_) => false,
+        Kind::Pipe(_) | Kind::Listing(_) => false,
     }
 }

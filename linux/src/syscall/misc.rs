@@ -32,6 +32,10 @@ impl<P: Platform> Task<P> {
         (abi::__NR_bind, Self::not_a_socket),
         (abi::__NR_sendto, Self::not_a_socket),
         (abi::__NR_recvfrom, Self::not_a_socket),
+        (abi::__NR_getpeername, Self::not_a_socket),
+        (abi::__NR_getsockname, Self::not_a_socket),
+        (abi::__NR_getsockopt, Self::not_a_socket),
+        (abi::__NR_setsockopt, Self::not_a_socket),
         (abi::__NR_rseq, Self::rseq),
         (abi::__NR_sync, Self::sync),
     ];

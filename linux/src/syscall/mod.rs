@@ -19,6 +19,7 @@ mod signal;
 mod stat;
 mod sync;
 mod time;
+pub(crate) mod timer;
 
 use crate::errno::Errno;
 use crate::fs::file::OpenFile;
@@ -49,7 +50,7 @@ impl<P: Platform> CallTable<P> {
     /// Every call that there is.
     pub(crate) fn new() -> Self {
         let mut calls: Vec<Option<Call<P>>> = alloc::vec![None; NUMBERS];
-        let concerns: [Calls<P>; 15] = [
+        let concerns: [Calls<P>; 16] = [
             Task::<P>::CLONE,
             Task::<P>::EXECUTE,
             Task::<P>::FILE,
@@ -65,6 +66,7 @@ impl<P: Platform> CallTable<P> {
             Task::<P>::SIGNAL,
             Task::<P>::STAT,
             Task::<P>::SYNC,
+            Task::<P>::TIMER,
         ];
         for &(number, call) in concerns.into_iter().flatten().chain(Task::<P>::TIME) {
             if let Some(slot) = calls.get_mut(number as usize) {

@@ -157,7 +157,9 @@ impl<P: Platform> Task<P> {
             let bits = match &file.kind {
                 Kind::Host(_) => continue,
                 Kind::Pipe(pipe) => pipe.poll(),
-                Kind::Memory(_) | Kind::Text(_) => READ_BITS & !ALWAYS | WRITE_BITS & !ALWAYS,
+                Kind::Memory(_) | Kind::Text(_) | Kind::Listing(_) => {
+                    READ_BITS & !ALWAYS | WRITE_BITS & !ALWAYS
+                }
             };
             a.got = bits & a.want;
         }
