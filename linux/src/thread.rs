@@ -7,6 +7,7 @@ use crate::process::{ExitStatus, Process};
 use crate::signal::{SigInfo, ThreadSignals};
 use crate::space::AddressSpace;
 use crate::system::Linux;
+use crate::thrash::Thrash;
 use crate::{Lock, rank};
 use alloc::format;
 use alloc::sync::Arc;
@@ -90,6 +91,7 @@ pub(crate) struct Task<P: Platform> {
     pub(crate) sleep_until: Option<u64>,
     /// This thread's own end, by `exit`.
     pub(crate) exit: Option<ExitStatus>,
+    thrash: Thrash,
     started: u64,
 }
 
@@ -111,6 +113,7 @@ impl<P: Platform> Task<P> {
             interrupted: None,
             sleep_until: None,
             exit: None,
+            thrash: Thrash::default(),
             started: 0,
         }
     }
@@ -166,11 +169,16 @@ impl<P: Platform> Task<P> {
     }
 
     fn fault(&mut self, address: VirtAddr, access: Access) {
+        if self.thrash.note(self.regs.rip, address.0) {
+            self.thrash = Thrash::default();
+            self.sys.kill_largest();
+            return;
+        }
         let (signal, code) = match self.space.core().fault(address, access) {
             Ok(_) => return,
             Err(FaultError::NoMemory) => {
                 // Whoever is killed for it, this thread looks at its signals and faults again.
-                self.find_memory().ok();
+                self.find_memory(&mut 0).ok();
                 return;
             }
             Err(FaultError::InvalidAddress) => (abi::SIGSEGV, abi::SEGV_MAPERR),
