@@ -275,6 +275,7 @@ impl<M: Machine> Edit<'_, M> {
         let Some(object) = entry.object else {
             return Entry {
                 charge: pages,
+                flags: entry.flags - Flags::SHARED,
                 ..entry
             };
         };
