@@ -1,0 +1,68 @@
+//! `cargo xtask test`: all there is to check in a few minutes.
+
+use crate::steps::{Outcome, Steps, cargo, checked};
+use crate::{setup, tidy};
+
+/// Packages whose tests run in release builds too: what is `unsafe`, timed or raced there differs.
+const RELEASE: &str = "-p bsdvm -p bsdvm-sim -p bsdvm-x86_64";
+
+/// Tests under a checker of interleavings: package, folder, test.
+const CHECKED: [(&str, &str, &str); 2] = [
+    ("bsdvm", "vm", "shuttle"),
+    ("bsdvm-sim", "machines/sim", "shuttle"),
+];
+
+/// Tests under Miri: package, folder, test.
+const MIRI: [(&str, &str, &str); 2] = [
+    ("bsdvm", "vm", "miri"),
+    ("bsdvm-sim", "machines/sim", "basics"),
+];
+
+/// Runs every check.
+pub(crate) fn run(steps: &mut Steps) -> Outcome {
+    setup::run(steps)?;
+    steps.command("format", &mut cargo("fmt --all --check"))?;
+    let mut clippy = cargo("clippy --workspace --all-targets -- -D warnings");
+    steps.command("clippy", &mut clippy)?;
+    tidy::run(steps)?;
+    steps.command("tests", &mut cargo("test --workspace"))?;
+    let mut release = cargo(&format!("test --release {RELEASE}"));
+    steps.command("tests, release", &mut release)?;
+    let mut doc = cargo("doc --no-deps --workspace");
+    steps.command("documentation", doc.env("RUSTDOCFLAGS", "-Dwarnings"))?;
+    interleavings(steps)?;
+    miri(steps)
+}
+
+/// The tests under shuttle and loom that exist.
+pub(crate) fn interleavings(steps: &mut Steps) -> Outcome {
+    for (package, folder, test) in CHECKED {
+        if steps.has(&format!("{folder}/tests/{test}.rs")) {
+            let arguments = format!("test --release -p {package} --test {test}");
+            steps.command(
+                &format!("shuttle: {package}"),
+                &mut checked("shuttle", &arguments),
+            )?;
+        }
+    }
+    if steps.has("vm/tests/loom.rs") {
+        let mut loom = checked("loom", "test --release -p bsdvm --test loom");
+        steps.command("loom: bsdvm", &mut loom)?;
+    }
+    Ok(())
+}
+
+fn miri(steps: &mut Steps) -> Outcome {
+    if !setup::has_miri() {
+        steps.skip("miri", "the nightly toolchain has no Miri");
+        return Ok(());
+    }
+    for (package, folder, test) in MIRI {
+        if steps.has(&format!("{folder}/tests/{test}.rs")) {
+            let mut miri = cargo(&format!("+nightly miri test -p {package} --test {test}"));
+            miri.env("CARGO_TARGET_DIR", "target/miri");
+            steps.command(&format!("miri: {package}"), &mut miri)?;
+        }
+    }
+    Ok(())
+}
