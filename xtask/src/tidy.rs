@@ -83,16 +83,19 @@ const RULES: [Rule; 12] = [
     },
 ];
 
-/// Checks every rule.
+/// Checks every rule, also after one is broken.
 pub(crate) fn run(steps: &mut Steps) -> Outcome {
     let tree = Tree::read(steps.root());
-    RULES.iter().try_for_each(|rule| {
-        steps.check(&format!("tidy: {}", rule.name), || {
+    let mut outcome = Ok(());
+    for rule in &RULES {
+        let held = steps.check(&format!("tidy: {}", rule.name), || {
             let mut broken = (rule.check)(&tree);
             if !broken.is_empty() {
                 broken.push(format!("the reason for the rule: {}", rule.reason));
             }
             broken
-        })
-    })
+        });
+        outcome = outcome.and(held);
+    }
+    outcome
 }
