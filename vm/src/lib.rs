@@ -1,1 +1,197 @@
-//! To be written.
+//! bsdvm: the BSD/Mach virtual memory system as a library.
+//!
+//! The core is generic over one [`Machine`] and over nothing else, is `no_std`, and calls no
+//! global allocator: it stands under one. Its rooms, from the bottom:
+//!
+//! # `slab/`: records
+//! Type-stable slabs with 32-bit handles and reserves, in frames of their own.
+//!
+//! # `page/`: frames
+//! One record a frame, free runs and magazines, queues, and who maps a frame.
+//!
+//! # `object/`: what owns pages
+//! Resident pages, chains of shadows, references.
+//!
+//! # `pager/`: where pages come from and go to
+//! [`PagerOps`], and swap.
+//!
+//! # `map/`: which address means what
+//! Entries in a tree; a file for each verb.
+//!
+//! # `fault/`: from an address to a page
+//! One struct, one loop.
+//!
+//! # `space/`: an address space
+//! Fork, exit, counts, and the memory of a program read and written.
+//!
+//! # `charge/`, `pageout/`, `show/`, `check.rs`
+//! Reservation; frames taken back; what a person sees; the invariants of the whole.
+//!
+//! # Locks
+//! The ladder is in `lock.rs`; a thread takes locks in ascending rank, and debug builds assert
+//! it. No lock is held over a pager call, a sleep or a wait for a flush.
+//!
+//! # What is absent
+//! The core knows nothing of files, error numbers or processes, and never dereferences a pointer
+//! to a page.
+//!
+//! # Example
+//! ```
+//! use bsdvm::{Access, Config, Mapping, Placement, Prot, VirtAddr, VirtRange, Vm};
+//! use bsdvm_sim::{Sim, SimConfig};
+//!
+//! let machine = Sim::<12>::new(SimConfig::default());
+//! let vm = Vm::new(machine, Config::default())?;
+//! let range = VirtRange::new(VirtAddr(0x1000), VirtAddr(0x1000_0000)).unwrap();
+//! let id = vm.space_create(range).unwrap();
+//! let space = vm.space(id);
+//!
+//! // Map 64 KiB wherever there is room, and write to it.
+//! let place = Placement::FirstFit { from: range.start(), align: 4096 };
+//! let at = space.map(64 << 10, place, Mapping::anonymous(Prot::RW)).unwrap();
+//! space.write(at, b"hello").unwrap();
+//!
+//! // A child sees what was there, and keeps it.
+//! let child = vm.space(space.fork().unwrap());
+//! space.write(at, b"HELLO").unwrap();
+//! let mut seen = [0; 5];
+//! child.read(at, &mut seen).unwrap();
+//! assert_eq!(&seen, b"hello");
+//!
+//! // A trap handler calls `fault`; the translation is in the machine's pmap then.
+//! space.fault(at, Access::Read).unwrap();
+//! child.release();
+//! space.release();
+//! assert_eq!(vm.counters().objects, 0);
+//! # Ok::<(), bsdvm::BootError>(())
+//! ```
+
+#![no_std]
+#![deny(unsafe_code)]
+
+mod charge;
+mod check;
+mod fault;
+mod lock;
+mod map;
+mod object;
+mod page;
+mod pageout;
+mod pager;
+mod show;
+#[allow(unsafe_code, reason = "the one home of unsafe code in the core")]
+mod slab;
+mod space;
+
+pub use bsdvm_machine::{
+    Access, Channel, Frame, FrameRun, Host, Machine, Memory, MemoryAttr, PageSize, Pmap, Prot,
+    VirtAddr, VirtRange,
+};
+pub use check::CheckError;
+pub use fault::{FaultError, Faulted};
+pub use map::{Backing, EntryInfo, Inherit, MapError, Mapping, Placement, Sharing};
+pub use object::{Object, ObjectError, ObjectId};
+pub use pager::{PageBytes, Pager, PagerError, PagerOps, SwapDevice, SwapError};
+pub use show::Counters;
+pub use space::{Space, SpaceError, SpaceId, UserError};
+
+use charge::Charge;
+use map::Entry;
+use object::ObjectRec;
+use object::radix;
+use page::rmap::Rmap;
+use page::{Frames, Queues};
+use pager::Swap;
+use show::CounterSet;
+use slab::{Arena, Slab};
+use space::SpaceRec;
+
+/// What a VM is made with.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Config {
+    /// Use this many of the machine's frames at most; all of them when `None`.
+    pub frame_limit: Option<u32>,
+}
+
+/// Why a VM could not be made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BootError {
+    /// The machine has too few frames for the table of pages and anything else.
+    NoMemory,
+}
+
+impl core::fmt::Display for BootError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("the machine has too little memory")
+    }
+}
+
+impl core::error::Error for BootError {}
+
+/// Fewest frames that a VM is made with.
+const FEWEST_FRAMES: u64 = 16;
+
+/// A virtual memory system: everything above one machine. Several can live in one process.
+pub struct Vm<M: Machine> {
+    pub(crate) frames: Frames<M>,
+    pub(crate) queues: Queues<M>,
+    pub(crate) rmap: Rmap<M>,
+    pub(crate) objects: Slab<M, ObjectRec<M>>,
+    pub(crate) spaces: Slab<M, SpaceRec<M>>,
+    pub(crate) entries: Arena<M, Entry>,
+    pub(crate) map_nodes: Arena<M, map::tree::Node>,
+    pub(crate) page_nodes: Arena<M, radix::Node>,
+    pub(crate) charge: Charge,
+    pub(crate) swap: Swap<M>,
+    pub(crate) counters: CounterSet,
+}
+
+impl<M: Machine> Vm<M> {
+    /// Takes over the memory of `machine`.
+    ///
+    /// Errors: [`BootError::NoMemory`].
+    pub fn new(machine: M, config: Config) -> Result<Vm<M>, BootError> {
+        let vm = Vm {
+            frames: Frames::new(machine),
+            queues: Queues::new(),
+            rmap: Rmap::new(),
+            objects: Slab::new(),
+            spaces: Slab::new(),
+            entries: Arena::new(),
+            map_nodes: Arena::new(),
+            page_nodes: Arena::new(),
+            charge: Charge::new(),
+            swap: Swap::new(),
+            counters: CounterSet::new(),
+        };
+        if !vm.frames.boot(config.frame_limit.unwrap_or(u32::MAX))
+            || vm.frames.total() < FEWEST_FRAMES
+        {
+            return Err(BootError::NoMemory);
+        }
+        Ok(vm)
+    }
+
+    /// The machine below.
+    pub fn machine(&self) -> &M {
+        self.frames.machine()
+    }
+
+    /// Sets how many pages may be promised at a time (O08). Without a call there is no limit.
+    pub fn set_charge_limit(&self, pages: u64) {
+        self.charge.set_limit(pages);
+    }
+
+    /// Lets the `n`-th allocation of a record or frame from now on fail, once; 0 for none. For
+    /// tests of failing paths.
+    #[cfg(feature = "inject")]
+    pub fn inject_failure(&self, n: u64) {
+        self.frames.inject(n);
+    }
+
+    /// Allocations still to go before the one that fails; 0 when it has failed.
+    #[cfg(feature = "inject")]
+    pub fn injection_left(&self) -> u64 {
+        self.frames.inject_left()
+    }
+}

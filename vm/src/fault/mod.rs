@@ -1,0 +1,298 @@
+//! Faults: from an address to a page and its translation.
+//!
+//! ```text
+//!  the chain, front first:      front ──> … ──> object at the level where the page is
+//!
+//!  access   found at            what is done                                    outcome
+//!  ------   -----------------   --------------------------------------------   ---------
+//!  any      front               enter it                                        Resident
+//!  read     behind the front    enter it without write                          Resident
+//!  write    behind, others see  copy it to the front, enter the copy            Copied
+//!  write    behind, only ours   move it to the front, enter it                  Reused
+//!  any      nowhere             zero a frame in the front, enter it             ZeroFill
+//!  any      a pager or swap     read it in with nothing locked, look again      PagedIn
+//!  any      busy                wait with nothing locked, look again
+//! ```
+//!
+//! One struct, [`Fault`], holds what is known; one loop, [`Fault::run`], tries until it is done.
+//! An attempt takes the map for reading, then the objects of the chain front before backing, then
+//! the pmap, and lets go of all of them at its end; what needs the outside is a [`Next`] for the
+//! loop, which acts with no lock held and tries again.
+//!
+//! | file | what |
+//! |---|---|
+//! | `mod.rs` | the loop, and every transition between locked and not |
+//! | `chain.rs` | the locked chain and the walk along it |
+//! | `resolve.rs` | zero-fill, copy, reuse; enter |
+//! | `copy.rs` | copy a whole chain, for fork |
+//! | `touch.rs` | a page of one object, without a map |
+//! | `pagein.rs` | read a page in from its pager or from swap |
+//!
+//! Refused: to keep a fault's place by busy pages alone and enter the translation after the map
+//! was unlocked. Entering under the map's read lock makes remove, protect and fork atomic against
+//! faults, and costs nothing while faults share that lock.
+
+mod chain;
+mod copy;
+mod pagein;
+mod resolve;
+mod touch;
+
+use crate::map::{Flags, Need, map_channel};
+use crate::object::limbo::Limbo;
+use crate::object::pages::BusyWait;
+use crate::object::radix;
+use crate::page::Class;
+use crate::page::rmap;
+use crate::pager::PagerError;
+use crate::slab::{NoRecords, Reservation};
+use crate::space::Space;
+use bsdvm_machine::{Access, Frame, Machine, Pmap, Prot, Ticket, VirtAddr, VirtRange};
+use chain::Chain;
+pub(crate) use pagein::FrameBytes;
+use pagein::PageIn;
+pub(crate) use touch::Touch;
+
+/// Why a fault cannot be resolved.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FaultError {
+    /// Nothing is mapped there.
+    InvalidAddress,
+    /// What is mapped there does not allow the access.
+    Protection,
+    /// The page lies beyond the end of its object.
+    BeyondEnd,
+    /// The pager could not bring the page.
+    Pager(PagerError),
+    /// No frame can be had, and nothing can be paged out.
+    NoMemory,
+}
+
+/// What a fault did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Faulted {
+    /// A fresh page was zeroed.
+    ZeroFill,
+    /// The page was in memory and has been entered.
+    Resident,
+    /// The page was copied on write.
+    Copied,
+    /// The page was ours alone and was taken instead of copied.
+    Reused,
+    /// The page was read in.
+    PagedIn,
+}
+
+/// What a page is wanted for.
+pub(crate) enum Purpose<'a> {
+    /// To be entered in the pmap.
+    Enter,
+    /// To be wired.
+    Wire,
+    /// To be touched by the caller, who is given the frame under the object's lock.
+    Visit {
+        with: &'a mut dyn FnMut(Frame),
+        /// Against the maximum protection: debuggers and exec.
+        force: bool,
+    },
+}
+
+/// What the loop does between two attempts, with no lock held.
+pub(crate) enum Next {
+    Done(Faulted),
+    /// The entry needs an object or shadow of its own first.
+    Prepare,
+    /// A fork holds the map.
+    WaitMap(Ticket),
+    /// Somebody works on the page.
+    WaitBusy(BusyWait),
+    PageIn(PageIn),
+    /// The pmap needs frames for its tables.
+    TableFrames(u32),
+    /// The pmap has too many translations.
+    TooMany,
+    /// No frame is free.
+    NoFrame,
+}
+
+/// One fault under way.
+pub(crate) struct Fault<'v, 'a, M: Machine> {
+    pub(super) space: Space<'v, M>,
+    /// The page's address.
+    pub(super) va: VirtAddr,
+    pub(super) access: Access,
+    pub(super) purpose: Purpose<'a>,
+    /// Something slower than finding the page happened on the way.
+    pub(super) paged_in: bool,
+    pub(super) nodes: Reservation<'v, M, radix::Node>,
+    pub(super) chunks: Reservation<'v, M, rmap::Chunk>,
+    pub(super) limbo: Limbo<'v, M>,
+}
+
+impl From<NoRecords> for FaultError {
+    fn from(_: NoRecords) -> FaultError {
+        FaultError::NoMemory
+    }
+}
+
+impl<'v, M: Machine> Space<'v, M> {
+    /// Resolves a page fault of kind `access` at `va` (O05): brings the page and enters its
+    /// translation. Grows stacks (S09). Sleeps for busy pages and calls pagers: no lock is held
+    /// by the caller.
+    ///
+    /// Errors: [`FaultError`].
+    pub fn fault(self, va: VirtAddr, access: Access) -> Result<Faulted, FaultError> {
+        self.fault_for(va, access, Purpose::Enter)
+    }
+
+    pub(crate) fn fault_for(
+        self,
+        va: VirtAddr,
+        access: Access,
+        purpose: Purpose<'_>,
+    ) -> Result<Faulted, FaultError> {
+        let vm = self.vm;
+        vm.counters.faults.bump();
+        let mut fault = Fault {
+            space: self,
+            va: M::PAGE.floor(va),
+            access,
+            purpose,
+            paged_in: false,
+            nodes: vm.reserve_page_nodes(1)?,
+            chunks: vm.rmap.chunks.reserve(&vm.frames, 1, rmap::Chunk::vacant)?,
+            limbo: Limbo::new(vm),
+        };
+        match fault.run() {
+            Err(FaultError::InvalidAddress) => {
+                let grew = self.grow_stack(va).map_err(|_| FaultError::NoMemory)?;
+                if grew {
+                    fault.run()
+                } else {
+                    Err(FaultError::InvalidAddress)
+                }
+            }
+            done => done,
+        }
+    }
+}
+
+impl<'v, M: Machine> Fault<'v, '_, M> {
+    /// Tries until the fault is resolved. Every wait and every call to the outside is here.
+    fn run(&mut self) -> Result<Faulted, FaultError> {
+        let vm = self.space.vm;
+        loop {
+            let next = self.attempt()?;
+            // The locks of the attempt are gone: what it set free can go.
+            self.limbo.settle();
+            match next {
+                Next::Done(how) => return Ok(how),
+                Next::Prepare => self.prepare()?,
+                Next::WaitMap(ticket) => self.space.wait_map(ticket),
+                Next::WaitBusy(wait) => vm.wait_busy(wait),
+                Next::PageIn(job) => {
+                    self.paged_in = true;
+                    vm.page_in(job, &mut self.limbo)
+                        .map_err(FaultError::Pager)?;
+                }
+                Next::TableFrames(count) => self.donate(count)?,
+                Next::TooMany => self.space.drop_translations(vm.machine().user_range()),
+                Next::NoFrame => self.reclaim()?,
+            }
+            self.refill()?;
+        }
+    }
+
+    /// Sets aside again what the attempt used.
+    fn refill(&mut self) -> Result<(), FaultError> {
+        let vm = self.space.vm;
+        if self.nodes.left() < radix::NODES_PER_INSERT {
+            self.nodes = vm.reserve_page_nodes(1)?;
+        }
+        Ok(())
+    }
+
+    /// One attempt, under the map's read lock from the lookup to the entered translation.
+    fn attempt(&mut self) -> Result<Next, FaultError> {
+        let space = self.space;
+        let vm = space.vm;
+        let map = space.rec().map.read();
+        if map.frozen {
+            return Ok(Next::WaitMap(
+                vm.machine().ticket(map_channel(space.handle)),
+            ));
+        }
+        let handle = map.find(vm, self.va).ok_or(FaultError::InvalidAddress)?;
+        let entry = *map.get(vm, handle);
+        let allowed = match self.purpose {
+            Purpose::Visit { force: true, .. } => entry.max_prot,
+            _ => entry.prot,
+        };
+        if !allowed.allows(self.access) {
+            return Err(FaultError::Protection);
+        }
+        let write = self.access == Access::Write;
+        let Some(object) = entry.object else {
+            return Ok(Next::Prepare);
+        };
+        if write && entry.has(Flags::NEEDS_COPY) {
+            return Ok(Next::Prepare);
+        }
+        let mut chain = Chain::lock(vm, object, entry.index_of::<M>(self.va));
+        self.resolve(&entry, &mut chain)
+    }
+
+    /// Gives the entry an object, or a shadow where a write needs one.
+    fn prepare(&mut self) -> Result<(), FaultError> {
+        let need = Need::default().and(0, 1);
+        let mut edit = self
+            .space
+            .edit(VirtRange::default(), need)
+            .map_err(|_| FaultError::NoMemory)?;
+        let Some(handle) = edit.map.find(edit.vm, self.va) else {
+            return Err(FaultError::InvalidAddress);
+        };
+        let entry = edit.get(handle);
+        if entry.object.is_none() {
+            edit.make_object(handle);
+        } else if entry.has(Flags::NEEDS_COPY) && self.access == Access::Write {
+            edit.make_shadow(handle);
+        }
+        Ok(())
+    }
+
+    /// Gives the pmap frames for its tables.
+    fn donate(&mut self, count: u32) -> Result<(), FaultError> {
+        let vm = self.space.vm;
+        for _ in 0..count {
+            let Some(frame) = vm.frames.alloc(Class::System) else {
+                return self.reclaim();
+            };
+            let taken = self.space.with_pmap(|pmap| pmap.donate(frame));
+            if taken.is_none() {
+                vm.frames.free(frame);
+                return Err(FaultError::InvalidAddress);
+            }
+        }
+        Ok(())
+    }
+
+    /// Pages something out so that a frame becomes free.
+    fn reclaim(&mut self) -> Result<(), FaultError> {
+        M::assert_none_held();
+        let vm = self.space.vm;
+        if vm.pageout_step(RECLAIM) > 0 || vm.frames.free_count() > u64::from(RECLAIM) * 8 {
+            Ok(())
+        } else {
+            Err(FaultError::NoMemory)
+        }
+    }
+
+    /// What the translation may allow: never a write that has to be seen first.
+    pub(super) fn translation_prot(prot: Prot, may_write: bool) -> Prot {
+        if may_write { prot } else { prot - Prot::WRITE }
+    }
+}
+
+/// Frames that a fault wants freed when it finds none.
+const RECLAIM: u32 = 16;

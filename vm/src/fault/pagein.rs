@@ -1,0 +1,178 @@
+//! Read pages in, from a pager or from swap, with nothing locked.
+//!
+//! The pages are put in the object busy, so that nobody else reads them in and nobody looks at
+//! what is not there yet; the object is kept by a reference. Done, they are there for whoever
+//! looks next: the fault simply tries again.
+
+use super::chain::{Found, Link};
+use crate::Vm;
+use crate::object::limbo::Limbo;
+use crate::object::radix::{self, Slot};
+use crate::object::{ObjectHandle, ObjectState};
+use crate::page::{Bits, Class};
+use crate::pager::{PageBytes, Pager, PagerError};
+use crate::slab::Reservation;
+use bsdvm_machine::{Frame, Machine};
+
+/// Pages that are read in at a time, at most: the one that is wanted and those after it.
+const CLUSTER: usize = 8;
+
+/// Where the pages come from.
+enum Source {
+    Pager(Pager),
+    Swap(u32),
+}
+
+/// Pages about to be read in: busy, in their object.
+pub(crate) struct PageIn {
+    object: ObjectHandle,
+    index: u64,
+    frames: [Frame; CLUSTER],
+    count: usize,
+    source: Source,
+}
+
+/// The bytes of a frame, for a pager.
+pub(crate) struct FrameBytes<'v, M: Machine> {
+    pub(crate) machine: &'v M,
+    pub(crate) frame: Frame,
+}
+
+impl<M: Machine> PageBytes for FrameBytes<'_, M> {
+    fn len(&self) -> usize {
+        M::PAGE.len()
+    }
+
+    fn read(&self, offset: usize, buf: &mut [u8]) {
+        self.machine.read(self.frame, offset, buf);
+    }
+
+    fn write(&mut self, offset: usize, buf: &[u8]) {
+        self.machine.write(self.frame, offset, buf);
+    }
+}
+
+impl<M: Machine> Vm<M> {
+    /// Puts the page that is wanted in its object, busy, and those after it that the pager has
+    /// and that records and frames can be had for. `None` when there is no frame.
+    pub(super) fn begin_page_in(
+        &self,
+        link: &mut Link<'_, M>,
+        found: Found,
+        nodes: &mut Reservation<'_, M, radix::Node>,
+    ) -> Option<PageIn> {
+        let source = match found {
+            Found::Pager(pager) => Source::Pager(pager),
+            Found::Swapped(slot) => Source::Swap(slot),
+            _ => return None,
+        };
+        let (object, index) = (link.object, link.index);
+        let first = self.frames.alloc(Class::Normal)?;
+        if !self.reference(object) {
+            self.frames.free(first);
+            return None;
+        }
+        self.insert_busy(object, &mut link.state, nodes, index, first);
+        let mut job = PageIn {
+            object,
+            index,
+            frames: [first; CLUSTER],
+            count: 1,
+            source,
+        };
+        if matches!(job.source, Source::Pager(_)) {
+            self.read_ahead(&mut job, &mut link.state);
+        }
+        Some(job)
+    }
+
+    fn insert_busy(
+        &self,
+        object: ObjectHandle,
+        state: &mut ObjectState,
+        nodes: &mut Reservation<'_, M, radix::Node>,
+        index: u64,
+        frame: Frame,
+    ) {
+        self.frames.page(frame).set(Bits::BUSY);
+        self.insert_page(object, state, nodes, index, frame);
+    }
+
+    fn read_ahead(&self, job: &mut PageIn, state: &mut ObjectState) {
+        let size = state.size::<M>();
+        while job.count < CLUSTER {
+            let index = job.index + job.count as u64;
+            if index >= size || state.pages.get(&self.page_nodes, index).is_some() {
+                return;
+            }
+            let Ok(mut nodes) = self.reserve_page_nodes(1) else {
+                return;
+            };
+            let Some(frame) = self.frames.alloc(Class::Normal) else {
+                return;
+            };
+            self.insert_busy(job.object, state, &mut nodes, index, frame);
+            job.frames[job.count] = frame;
+            job.count += 1;
+        }
+    }
+
+    /// Reads the pages in. No lock is held. Those that did not come are taken out again.
+    pub(super) fn page_in(&self, job: PageIn, limbo: &mut Limbo<'_, M>) -> Result<(), PagerError> {
+        M::assert_none_held();
+        let machine = self.machine();
+        let result = match job.source {
+            Source::Swap(slot) => self.swap.read(machine, slot, job.frames[0]).map(|()| 1),
+            Source::Pager(pager) => self.ask_pager(pager, &job),
+        };
+        let valid = result.unwrap_or(0).min(job.count);
+        let mut state = self.lock_object(job.object);
+        for (i, &frame) in job.frames[..job.count].iter().enumerate() {
+            let index = job.index + i as u64;
+            let page = self.frames.page(frame);
+            let ours = page.identity() == Some((job.object, index));
+            if i < valid {
+                if let Source::Swap(slot) = job.source {
+                    page.set(Bits::DIRTY);
+                    self.swap.free(slot);
+                }
+            } else if ours {
+                match job.source {
+                    Source::Swap(slot) => {
+                        let back = Slot::Swapped(slot);
+                        state.pages.replace(&self.page_nodes, index, back);
+                    }
+                    Source::Pager(_) => {
+                        state.pages.remove(&self.page_nodes, index);
+                    }
+                }
+                self.queues.take(&self.frames, frame);
+                page.clear_identity();
+            } else if let Source::Swap(slot) = job.source {
+                self.swap.free(slot);
+            }
+            if !self.unbusy(frame) {
+                limbo.add_frame(frame);
+            }
+        }
+        drop(state);
+        self.counters.page_in.add(valid as u64);
+        self.release(job.object, limbo);
+        limbo.settle();
+        result.map(|_| ())
+    }
+
+    fn ask_pager(&self, pager: Pager, job: &PageIn) -> Result<usize, PagerError> {
+        let machine = self.machine();
+        for &frame in &job.frames[..job.count] {
+            machine.zero(frame);
+        }
+        let mut bytes = job.frames.map(|frame| FrameBytes { machine, frame });
+        let mut pages = bytes.each_mut().map(|b| b as &mut dyn PageBytes);
+        let offset = M::PAGE.offset(job.index).unwrap_or(u64::MAX);
+        match pager.ops.get(pager.cookie, offset, &mut pages[..job.count]) {
+            Ok(0) => Err(PagerError::Io(0)),
+            other => other,
+        }
+    }
+}

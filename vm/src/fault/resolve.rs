@@ -1,0 +1,225 @@
+//! Zero-fill, copy, reuse; enter. All under the locks of the map and of the chain.
+
+use super::chain::{Chain, Found};
+use super::{Fault, FaultError, Faulted, Next, Purpose};
+use crate::map::{Entry, Flags};
+use crate::page::rmap::Mapping;
+use crate::page::{Bits, Class};
+use bsdvm_machine::{
+    Access, EnterError, Frame, FrameRun, Kind, Machine, MemoryAttr, Pmap, VirtRange,
+};
+
+impl<'v, M: Machine> Fault<'v, '_, M> {
+    /// Finds or makes the page and does with it what the fault is for.
+    pub(super) fn resolve(
+        &mut self,
+        entry: &Entry,
+        chain: &mut Chain<'v, M>,
+    ) -> Result<Next, FaultError> {
+        let vm = self.space.vm;
+        let write = self.access == Access::Write;
+        let found = chain.walk();
+        let (frame, how) = match found {
+            Found::Page(frame) if vm.frames.page(frame).is_busy() => {
+                return Ok(Next::WaitBusy(vm.busy_wait(frame)));
+            }
+            Found::Page(frame) if write && chain.is_behind() => {
+                match self.copy_or_reuse(entry, chain, frame) {
+                    Some(done) => done,
+                    None => return Ok(Next::NoFrame),
+                }
+            }
+            Found::Page(frame) => (frame, Faulted::Resident),
+            Found::Nothing => match self.zero_fill(chain) {
+                Some(frame) => (frame, Faulted::ZeroFill),
+                None => return Ok(Next::NoFrame),
+            },
+            Found::Swapped(_) | Found::Pager(_) => {
+                let job = vm.begin_page_in(chain.last(), found, &mut self.nodes);
+                return Ok(job.map_or(Next::NoFrame, Next::PageIn));
+            }
+            Found::BeyondEnd => return Err(FaultError::BeyondEnd),
+            Found::TooLong => {
+                debug_assert!(false, "a chain is too long");
+                return Err(FaultError::NoMemory);
+            }
+        };
+        let page = vm.frames.page(frame);
+        page.set(Bits::REFERENCED);
+        if write {
+            page.set(Bits::DIRTY);
+        }
+        let behind = chain.is_behind() && !write;
+        self.finish(entry, chain, frame, how, behind)
+    }
+
+    /// Wires, enters or visits the page.
+    fn finish(
+        &mut self,
+        entry: &Entry,
+        chain: &mut Chain<'v, M>,
+        frame: Frame,
+        how: Faulted,
+        behind: bool,
+    ) -> Result<Next, FaultError> {
+        let vm = self.space.vm;
+        let page = vm.frames.page(frame);
+        let settled = entry.wired > 0 && !entry.has(Flags::WIRING);
+        let wire = match self.purpose {
+            Purpose::Wire => true,
+            // A page that came after its range was wired.
+            _ => settled && page.wired() == 0,
+        };
+        if let Purpose::Visit { with, .. } = &mut self.purpose {
+            with(frame);
+        } else {
+            // A clean page of a file is entered without write, so that the first write is seen.
+            let seen = !page.has(Bits::DIRTY) && !chain.front().state.is_anonymous();
+            let may_write = !behind && !entry.has(Flags::NEEDS_COPY) && !seen;
+            if let Some(next) = self.enter(frame, Self::translation_prot(entry.prot, may_write))? {
+                return Ok(next);
+            }
+        }
+        if wire {
+            if !page.wire() {
+                return Err(FaultError::NoMemory);
+            }
+            vm.queues.take(&vm.frames, frame);
+        }
+        Ok(Next::Done(self.count(how)))
+    }
+
+    fn count(&self, how: Faulted) -> Faulted {
+        let counters = &self.space.vm.counters;
+        match how {
+            Faulted::ZeroFill => counters.zero_fill.bump(),
+            Faulted::Copied => counters.cow_copied.bump(),
+            Faulted::Reused => counters.cow_reused.bump(),
+            Faulted::Resident if self.paged_in => return Faulted::PagedIn,
+            _ => counters.resident_faults.bump(),
+        }
+        how
+    }
+
+    /// A fresh page in the front.
+    fn zero_fill(&mut self, chain: &mut Chain<'v, M>) -> Option<Frame> {
+        let vm = self.space.vm;
+        let frame = vm.frames.alloc(Class::Normal)?;
+        vm.machine().zero(frame);
+        let front = chain.front();
+        vm.insert_page(
+            front.object,
+            &mut front.state,
+            &mut self.nodes,
+            front.index,
+            frame,
+        );
+        Some(frame)
+    }
+
+    /// The page is behind the front and is to be written: the front gets it, or a copy.
+    fn copy_or_reuse(
+        &mut self,
+        entry: &Entry,
+        chain: &mut Chain<'v, M>,
+        old: Frame,
+    ) -> Option<(Frame, Faulted)> {
+        let vm = self.space.vm;
+        let old_page = vm.frames.page(old);
+        if chain.is_ours_alone() && old_page.wired() == 0 {
+            let last = chain.last();
+            last.state.pages.remove(&vm.page_nodes, last.index);
+            let front = chain.front();
+            vm.insert_page(
+                front.object,
+                &mut front.state,
+                &mut self.nodes,
+                front.index,
+                old,
+            );
+            old_page.set(Bits::DIRTY);
+            return Some((old, Faulted::Reused));
+        }
+        let new = vm.frames.alloc(Class::Normal)?;
+        vm.machine().copy(old, new);
+        let front = chain.front();
+        vm.insert_page(
+            front.object,
+            &mut front.state,
+            &mut self.nodes,
+            front.index,
+            new,
+        );
+        if vm.references(front.object) > 1 {
+            // Others look through the same front and must not see the old page any more.
+            vm.unmap_page(old, &mut self.limbo);
+        } else if matches!(self.purpose, Purpose::Visit { .. }) {
+            // Nothing is entered in place of the old page, which must not be seen here any more.
+            self.unmap_here();
+        }
+        if entry.wired > 0 && !entry.has(Flags::WIRING) && old_page.wired() > 0 {
+            // The range is wired, so the wiring goes with the copy (`finish`).
+            vm.unwire_frame(old);
+        }
+        let (front, index) = (front.object, front.index);
+        if let Some((f, behind)) = chain.neighbours()
+            && let Some(backing) = f.state.backing
+        {
+            vm.drop_unreachable(front, index, backing, &mut behind.state, &mut self.limbo);
+        }
+        Some((new, Faulted::Copied))
+    }
+
+    /// Takes away the translation at the fault's own address.
+    fn unmap_here(&mut self) {
+        let space = self.space;
+        let Some(range) = VirtRange::from_len(self.va, M::PAGE.bytes()) else {
+            return;
+        };
+        let pmap = space.rec().pmap.lock();
+        if let Some(pmap) = pmap.as_ref() {
+            let flush = pmap.remove(range, &mut |gone| {
+                space.vm.translation_gone(space.handle, gone);
+            });
+            self.limbo.add_flush(flush);
+        }
+    }
+
+    /// Enters the translation and records it. `Some` when the loop has to help first.
+    fn enter(
+        &mut self,
+        frame: Frame,
+        prot: bsdvm_machine::Prot,
+    ) -> Result<Option<Next>, FaultError> {
+        let space = self.space;
+        let vm = space.vm;
+        let pmap = space.rec().pmap.lock();
+        let Some(pmap) = pmap.as_ref() else {
+            return Err(FaultError::InvalidAddress);
+        };
+        let entered = pmap.enter(
+            self.va,
+            FrameRun::one(frame),
+            prot,
+            MemoryAttr::WriteBack,
+            Kind::Managed,
+            &mut |gone| vm.translation_gone(space.handle, gone),
+        );
+        match entered {
+            Ok(flush) => {
+                self.limbo.add_flush(flush);
+                let mapping = Mapping {
+                    space: space.handle,
+                    va: self.va,
+                };
+                vm.rmap
+                    .add(frame, vm.frames.page(frame), mapping, &mut self.chunks);
+                Ok(None)
+            }
+            Err(EnterError::NeedFrames(count)) => Ok(Some(Next::TableFrames(count))),
+            Err(EnterError::NoResources) if pmap.resident() > 0 => Ok(Some(Next::TooMany)),
+            Err(EnterError::NoResources) => Err(FaultError::NoMemory),
+            Err(EnterError::BadAddress) => Err(FaultError::InvalidAddress),
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! One entry of a map: a range of addresses and what it means.
+
+use crate::object::ObjectHandle;
+use crate::slab::Handle;
+use bsdvm_machine::{Machine, Prot, VirtAddr, VirtRange};
+
+pub(crate) type EntryHandle = Handle<Entry>;
+
+/// What a child gets of a range at fork (M08).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Inherit {
+    /// The same memory.
+    Share,
+    /// A copy, made on write.
+    #[default]
+    Copy,
+    /// Nothing.
+    None,
+    /// Fresh zero-filled memory.
+    Zero,
+}
+
+/// Whether what is written can be seen by others that map the object.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sharing {
+    /// Writes go to a copy.
+    Private,
+    /// Writes go to the object.
+    Shared,
+}
+
+bitflags::bitflags! {
+    /// Flags of an entry (E04).
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub(crate) struct Flags: u16 {
+        /// Writes go to a copy.
+        const COPY_ON_WRITE = 1;
+        /// The object is not the entry's own: a write puts a shadow in front of it first.
+        const NEEDS_COPY = 2;
+        /// Writes are meant to be seen by others.
+        const SHARED = 4;
+        /// Somebody works on the range with the map unlocked: nobody merges or removes it.
+        const IN_TRANSITION = 8;
+        /// Somebody waits for the end of that work.
+        const NEEDS_WAKEUP = 16;
+        /// Wired by its user.
+        const USER_WIRED = 32;
+        /// Being wired by the operation that has the range in transition.
+        const WIRING = 64;
+        /// Grows downwards on faults below it.
+        const STACK = 128;
+    }
+}
+
+/// One entry. Guarded by the lock of its map.
+#[derive(Clone, Copy)]
+pub(crate) struct Entry {
+    pub(crate) start: VirtAddr,
+    pub(crate) end: VirtAddr,
+    /// Place in the object, in pages.
+    pub(crate) offset: u64,
+    /// Bytes below a stack that it may still grow by.
+    pub(crate) stack_reserve: u64,
+    /// Pages of reservation that the entry carries until it has an object of its own.
+    pub(crate) charge: u64,
+    pub(crate) prev: Option<EntryHandle>,
+    pub(crate) next: Option<EntryHandle>,
+    pub(crate) object: Option<ObjectHandle>,
+    /// How many wirings hold the range; the user's counts for one.
+    pub(crate) wired: u32,
+    pub(crate) flags: Flags,
+    pub(crate) prot: Prot,
+    pub(crate) max_prot: Prot,
+    pub(crate) inherit: Inherit,
+}
+
+const _: () = assert!(
+    size_of::<Entry>() + 8 <= 80,
+    "with its share of the tree an entry stays below 128 bytes"
+);
+
+impl Entry {
+    pub(crate) const VACANT: Entry = Entry {
+        start: VirtAddr(0),
+        end: VirtAddr(0),
+        offset: 0,
+        stack_reserve: 0,
+        charge: 0,
+        prev: None,
+        next: None,
+        object: None,
+        wired: 0,
+        flags: Flags::empty(),
+        prot: Prot::NONE,
+        max_prot: Prot::NONE,
+        inherit: Inherit::Copy,
+    };
+
+    pub(crate) fn range(&self) -> VirtRange {
+        VirtRange::new(self.start, self.end).unwrap_or_default()
+    }
+
+    /// The length in pages.
+    pub(crate) fn pages<M: Machine>(&self) -> u64 {
+        M::PAGE.index(self.end.bytes_above(self.start))
+    }
+
+    /// The page of the object that `va` maps.
+    pub(crate) fn index_of<M: Machine>(&self, va: VirtAddr) -> u64 {
+        self.offset + M::PAGE.index(va.bytes_above(self.start))
+    }
+
+    pub(crate) fn has(&self, flags: Flags) -> bool {
+        self.flags.intersects(flags)
+    }
+
+    pub(crate) fn is_private(&self) -> bool {
+        !self.has(Flags::SHARED)
+    }
+
+    /// Whether this entry and `next`, which begins where it ends, can be one (E05).
+    pub(crate) fn continues_in<M: Machine>(&self, next: &Entry) -> bool {
+        self.end == next.start
+            && self.object == next.object
+            && (self.object.is_none() || self.offset + self.pages::<M>() == next.offset)
+            && self.flags == next.flags
+            && !self.has(Flags::IN_TRANSITION)
+            && self.prot == next.prot
+            && self.max_prot == next.max_prot
+            && self.inherit == next.inherit
+            && self.wired == next.wired
+            // What is left for the lower one to grow by is the stack's; the upper one has none.
+            && next.stack_reserve == 0
+            && (self.charge == 0) == (next.charge == 0)
+    }
+}

@@ -1,0 +1,345 @@
+//! Map: find a place, insert, coalesce, replace (M03, M04, M05).
+
+use super::entry::{Inherit, Sharing};
+use super::tree::Query;
+use super::{Edit, Entry, EntryHandle, Flags, Need};
+use crate::object::{ObjectHandle, ObjectId};
+use crate::pager::PagerError;
+use crate::slab::{Handle, NoRecords};
+use crate::space::Space;
+use bsdvm_machine::{Machine, Prot, VirtAddr, VirtRange};
+
+/// Why a verb on a map failed. Nothing was changed unless the verb says otherwise.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MapError {
+    /// The range is empty, not aligned to pages, wraps, or lies outside of the map.
+    InvalidAddress,
+    /// Something is mapped there.
+    Overlap,
+    /// No free range is long enough.
+    NoSpace,
+    /// No memory for the records of the change, or for the pages that it needs.
+    NoMemory,
+    /// The maximum protection does not allow it.
+    Protection,
+    /// Part of the range is not mapped.
+    Hole,
+    /// The limit on reservations would be passed.
+    ChargeLimit,
+    /// An argument makes no sense: an alignment of 0, for example.
+    InvalidArgument,
+    /// The range is wired.
+    Wired,
+    /// The pager failed.
+    Pager(PagerError),
+    /// A page lies beyond the end of its object.
+    BeyondEnd,
+    /// The space has ended.
+    Exiting,
+}
+
+impl From<NoRecords> for MapError {
+    fn from(_: NoRecords) -> MapError {
+        MapError::NoMemory
+    }
+}
+
+/// What a mapping shows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MappingBacking {
+    /// Zero-filled memory of its own.
+    Anonymous,
+    /// An object, from a byte offset that is aligned to pages. The map takes a reference of its
+    /// own.
+    Object {
+        /// Which object.
+        object: ObjectId,
+        /// Where in it, in bytes.
+        offset: u64,
+    },
+}
+
+/// What to map.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Mapping {
+    /// What it shows.
+    pub backing: MappingBacking,
+    /// Whether writes are seen by others.
+    pub sharing: Sharing,
+    /// What is allowed now.
+    pub prot: Prot,
+    /// What can be allowed later.
+    pub max_prot: Prot,
+    /// What a child gets.
+    pub inherit: Inherit,
+}
+
+impl Mapping {
+    /// Private zero-filled memory.
+    pub const fn anonymous(prot: Prot) -> Mapping {
+        Mapping {
+            backing: MappingBacking::Anonymous,
+            sharing: Sharing::Private,
+            prot,
+            max_prot: Prot::ALL,
+            inherit: Inherit::Copy,
+        }
+    }
+
+    /// An object from byte `offset`. A shared mapping is inherited by sharing.
+    pub const fn object(object: ObjectId, offset: u64, sharing: Sharing, prot: Prot) -> Mapping {
+        Mapping {
+            backing: MappingBacking::Object { object, offset },
+            sharing,
+            prot,
+            max_prot: Prot::ALL,
+            inherit: match sharing {
+                Sharing::Shared => Inherit::Share,
+                Sharing::Private => Inherit::Copy,
+            },
+        }
+    }
+}
+
+/// Where to map.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Placement {
+    /// Here; [`MapError::Overlap`] when something is there.
+    At(VirtAddr),
+    /// Here, in place of whatever is there. There is never a moment with a hole.
+    Replace(VirtAddr),
+    /// The lowest free place at or above `from`, aligned to `align` bytes (any number of whole
+    /// pages, 0 refused).
+    FirstFit {
+        /// Lowest address.
+        from: VirtAddr,
+        /// Alignment in bytes.
+        align: u64,
+    },
+    /// The highest free place that ends at or below `below`.
+    TopDown {
+        /// Highest end.
+        below: VirtAddr,
+        /// Alignment in bytes.
+        align: u64,
+    },
+}
+
+impl<'v, M: Machine> Space<'v, M> {
+    /// Maps `bytes` bytes (rounded up to pages) at a place; gives its address (M03–M05).
+    ///
+    /// Errors: [`MapError::InvalidAddress`] for an empty or wrapping length and a place outside
+    /// of the map, [`MapError::Overlap`], [`MapError::NoSpace`], [`MapError::InvalidArgument`]
+    /// for a bad alignment, an unaligned offset or an object that has ended,
+    /// [`MapError::Protection`] when `prot` is more than `max_prot`, [`MapError::ChargeLimit`],
+    /// [`MapError::NoMemory`], [`MapError::Exiting`].
+    pub fn map(self, bytes: u64, place: Placement, what: Mapping) -> Result<VirtAddr, MapError> {
+        let page = M::PAGE;
+        let len = page
+            .round_up(bytes)
+            .filter(|&n| n > 0)
+            .ok_or(MapError::InvalidAddress)?;
+        if !what.max_prot.contains(what.prot) {
+            return Err(MapError::Protection);
+        }
+        let offset = match what.backing {
+            MappingBacking::Object { offset, .. } if page.within(offset) != 0 => {
+                return Err(MapError::InvalidArgument);
+            }
+            MappingBacking::Object { offset, .. } => page.index(offset),
+            MappingBacking::Anonymous => 0,
+        };
+        if offset.checked_add(page.index(len)).is_none() {
+            return Err(MapError::InvalidArgument);
+        }
+        let fixed = match place {
+            Placement::At(at) | Placement::Replace(at) => {
+                let range = VirtRange::from_len(at, len).ok_or(MapError::InvalidAddress)?;
+                if !page.is_aligned(at) {
+                    return Err(MapError::InvalidAddress);
+                }
+                range
+            }
+            _ => VirtRange::default(),
+        };
+        let mut edit = self.edit(fixed, Need::CLIP.and(1, 0))?;
+        let range = edit.place(len, place)?;
+        let charge = match (what.backing, what.sharing) {
+            (MappingBacking::Object { .. }, Sharing::Shared) => 0,
+            _ => page.index(len),
+        };
+        edit.vm
+            .charge
+            .take(charge)
+            .map_err(|_| MapError::ChargeLimit)?;
+        let object = match what.backing {
+            MappingBacking::Anonymous => None,
+            MappingBacking::Object { object, .. } => {
+                if !edit.vm.reference(object.0) {
+                    edit.vm.charge.refund(charge);
+                    return Err(MapError::InvalidArgument);
+                }
+                Some(object.0)
+            }
+        };
+        if let Placement::Replace(_) = place {
+            edit.clip_range(range);
+            edit.delete_clipped(range);
+        }
+        edit.insert(new_entry(range, what, object, offset, charge));
+        let wire = edit.map.wire_future;
+        drop(edit);
+        if wire && !what.prot.is_empty() {
+            self.wire_new(range)?;
+        }
+        Ok(range.start())
+    }
+
+    /// Wires what was just mapped in a space that wires everything; takes it away again when that
+    /// fails.
+    fn wire_new(self, range: VirtRange) -> Result<(), MapError> {
+        self.wire(range).inspect_err(|_| {
+            let _ = self.remove(range);
+        })
+    }
+}
+
+fn new_entry(
+    range: VirtRange,
+    what: Mapping,
+    object: Option<ObjectHandle>,
+    offset: u64,
+    charge: u64,
+) -> Entry {
+    let flags = match (what.sharing, object) {
+        (Sharing::Shared, _) => Flags::SHARED,
+        (Sharing::Private, Some(_)) => Flags::COPY_ON_WRITE | Flags::NEEDS_COPY,
+        (Sharing::Private, None) => Flags::empty(),
+    };
+    Entry {
+        start: range.start(),
+        end: range.end(),
+        offset,
+        charge,
+        object,
+        flags,
+        prot: what.prot,
+        max_prot: what.max_prot,
+        inherit: what.inherit,
+        ..Entry::VACANT
+    }
+}
+
+impl<M: Machine> Edit<'_, M> {
+    /// Finds where `len` bytes go. Nothing is changed.
+    pub(crate) fn place(&self, len: u64, place: Placement) -> Result<VirtRange, MapError> {
+        if self.map.exiting {
+            return Err(MapError::Exiting);
+        }
+        let start = match place {
+            Placement::At(at) | Placement::Replace(at) => at,
+            Placement::FirstFit { from, align } => self
+                .fit(len, from, self.map.range.end(), align, Way::Up)?
+                .ok_or(MapError::NoSpace)?,
+            Placement::TopDown { below, align } => self
+                .fit(len, self.map.range.start(), below, align, Way::Down)?
+                .ok_or(MapError::NoSpace)?,
+        };
+        let range = VirtRange::from_len(start, len).ok_or(MapError::InvalidAddress)?;
+        if !self.map.range.contains_range(range) {
+            return Err(MapError::InvalidAddress);
+        }
+        if matches!(place, Placement::At(_)) && self.next_in(start, range).is_some() {
+            return Err(MapError::Overlap);
+        }
+        Ok(range)
+    }
+
+    fn fit(
+        &self,
+        len: u64,
+        low: VirtAddr,
+        high: VirtAddr,
+        align: u64,
+        way: Way,
+    ) -> Result<Option<VirtAddr>, MapError> {
+        if align == 0 || M::PAGE.within(align) != 0 {
+            return Err(MapError::InvalidArgument);
+        }
+        let map = &*self.map;
+        let Some(low) = M::PAGE.ceil(low.max(map.range.start())) else {
+            return Ok(None);
+        };
+        // The growth area of a stack is not free.
+        let ceiling = |start: u64| match map.tree.floor(&self.vm.map_nodes, start) {
+            Some(found) if found.start == start => Handle::from_raw(found.id)
+                .map_or(start, |h: EntryHandle| {
+                    start.saturating_sub(map.get(self.vm, h).stack_reserve)
+                }),
+            _ => start,
+        };
+        let query = Query {
+            low: low.0,
+            high: M::PAGE.floor(high.min(map.range.end())).0,
+            len,
+            align,
+            ceiling: &ceiling,
+        };
+        let min = map.range.start().0;
+        Ok(match way {
+            Way::Up => map.tree.first_fit(&self.vm.map_nodes, min, &query),
+            Way::Down => map.tree.last_fit(&self.vm.map_nodes, min, &query),
+        }
+        .map(VirtAddr))
+    }
+
+    /// Adds an entry to a free range: extends a neighbour where it can (M03).
+    pub(crate) fn insert(&mut self, mut new: Entry) -> EntryHandle {
+        let range = new.range();
+        if new.object.is_none()
+            && let Some(prev) = self.map.find_below(self.vm, new.start)
+        {
+            let before = self.get(prev);
+            if before.end == new.start && self.extends(&before, &new) {
+                // The object of the entry before reaches on: the new entry shares it.
+                if let Some(object) = before.object
+                    && self.vm.reference(object)
+                {
+                    new.object = Some(object);
+                    new.offset = before.offset + before.pages::<M>();
+                    let mut state = self.vm.lock_object(object);
+                    state.bytes = M::PAGE
+                        .offset(new.offset + new.pages::<M>())
+                        .unwrap_or(u64::MAX);
+                    state.charge += core::mem::take(&mut new.charge);
+                }
+            }
+        }
+        let handle = self.link(new);
+        self.simplify(range);
+        self.map.find(self.vm, range.start()).unwrap_or(handle)
+    }
+
+    /// Whether the object of `before` can be made longer for `new` (coalesce): it is anonymous,
+    /// nobody else refers to it, nothing is behind it, and it has nothing after the entry.
+    fn extends(&self, before: &Entry, new: &Entry) -> bool {
+        let Some(object) = before.object else {
+            return false;
+        };
+        if before.flags != new.flags || before.wired != 0 || self.vm.references(object) != 1 {
+            return false;
+        }
+        let end = before.offset + before.pages::<M>();
+        let state = self.vm.lock_object(object);
+        state.is_anonymous()
+            && state.backing.is_none()
+            && state.one_mapping
+            && state.pages.next(&self.vm.page_nodes, end).is_none()
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Way {
+    Up,
+    Down,
+}

@@ -1,0 +1,129 @@
+//! Look at entries: what is mapped where.
+
+use super::edit::covers;
+use super::entry::{Entry, Flags, Inherit, Sharing};
+use crate::object::{ObjectHandle, ObjectId};
+use crate::space::Space;
+use bsdvm_machine::{Machine, Prot, VirtAddr, VirtRange};
+
+/// What one entry says, as seen from outside (E04).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct EntryInfo {
+    /// The addresses.
+    pub range: VirtRange,
+    /// What is allowed now.
+    pub prot: Prot,
+    /// What can be allowed later.
+    pub max_prot: Prot,
+    /// What a child gets.
+    pub inherit: Inherit,
+    /// Whether writes are seen by others.
+    pub sharing: Sharing,
+    /// The object in front, once there is one.
+    pub object: Option<ObjectId>,
+    /// Where in that object the range begins, in bytes.
+    pub offset: u64,
+    /// How many wirings hold the range.
+    pub wired: u32,
+    /// Whether one of them is the user's.
+    pub user_wired: bool,
+    /// Whether the next write puts a shadow in front of the object.
+    pub needs_copy: bool,
+    /// Whether the range grows downwards on faults below it.
+    pub stack: bool,
+    /// By how many bytes it still may.
+    pub stack_reserve: u64,
+    /// The object behind a pager at the end of the chain, and where in it the range begins, in
+    /// bytes. The object stays alive only as long as the range is mapped.
+    pub file: Option<(ObjectId, u64)>,
+}
+
+impl<M: Machine> Space<'_, M> {
+    /// The entry that contains `va`, or the first one above it.
+    pub fn entry(self, va: VirtAddr) -> Option<EntryInfo> {
+        let map = self.rec().map.read();
+        let handle = map.find_at_or_above(self.vm, va)?;
+        Some(self.describe(map.get(self.vm, handle)))
+    }
+
+    fn describe(self, entry: &Entry) -> EntryInfo {
+        let bytes = |pages: u64| M::PAGE.offset(pages).unwrap_or(u64::MAX);
+        let file = entry
+            .object
+            .and_then(|object| self.vm.bottom_file(object, entry.offset));
+        EntryInfo {
+            range: entry.range(),
+            prot: entry.prot,
+            max_prot: entry.max_prot,
+            inherit: entry.inherit,
+            sharing: if entry.is_private() {
+                Sharing::Private
+            } else {
+                Sharing::Shared
+            },
+            object: entry.object.map(ObjectId),
+            offset: bytes(entry.offset),
+            wired: entry.wired,
+            user_wired: entry.has(Flags::USER_WIRED),
+            needs_copy: entry.has(Flags::NEEDS_COPY),
+            stack: entry.has(Flags::STACK),
+            stack_reserve: entry.stack_reserve,
+            file: file.map(|(object, offset)| (ObjectId(object), bytes(offset))),
+        }
+    }
+
+    /// Whether every page of `range` is mapped.
+    pub fn covered(self, range: VirtRange) -> bool {
+        covers(self.vm, &self.rec().map.read(), range)
+    }
+
+    /// Whether every page of `range` is mapped and allows `prot` (M10).
+    pub fn check_protection(self, range: VirtRange, prot: Prot) -> bool {
+        let map = self.rec().map.read();
+        let mut at = range.start();
+        while at < range.end() {
+            let Some(handle) = map.find(self.vm, at) else {
+                return false;
+            };
+            let entry = map.get(self.vm, handle);
+            if !entry.prot.contains(prot) {
+                return false;
+            }
+            at = entry.end;
+        }
+        true
+    }
+
+    /// Bytes mapped.
+    pub fn size(self) -> u64 {
+        self.rec().map.read().bytes
+    }
+
+    /// Entries in the map.
+    pub fn entries(self) -> u64 {
+        self.rec().map.read().tree.len()
+    }
+
+    /// The version stamp of the map (M17).
+    pub fn stamp(self) -> u64 {
+        self.rec().stamp.read()
+    }
+}
+
+impl<M: Machine> crate::Vm<M> {
+    /// The object at the end of a chain, if it is behind a pager, and where in it page `offset`
+    /// of `object` is.
+    pub(crate) fn bottom_file(
+        &self,
+        object: ObjectHandle,
+        offset: u64,
+    ) -> Option<(ObjectHandle, u64)> {
+        let mut at = (object, offset);
+        let mut state = self.lock_object(object);
+        while let Some(backing) = state.backing {
+            at = (backing.object, at.1 + backing.offset);
+            state = self.lock_backing(backing.object);
+        }
+        (!state.is_anonymous()).then_some(at)
+    }
+}

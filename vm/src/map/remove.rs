@@ -1,0 +1,66 @@
+//! Remove (M09): unwire, then unmap, then free.
+
+use super::{Edit, Flags, MapError, Need};
+use crate::space::Space;
+use bsdvm_machine::{Machine, VirtRange};
+
+impl<M: Machine> Space<'_, M> {
+    /// Removes whatever is mapped in `range`, a range of whole pages (M09). Holes are fine. Waits
+    /// for entries that are in transition.
+    ///
+    /// Errors: [`MapError::InvalidAddress`] for a range that is not aligned;
+    /// [`MapError::NoMemory`] when the records for splitting an entry cannot be had.
+    pub fn remove(self, range: VirtRange) -> Result<(), MapError> {
+        if !M::PAGE.is_aligned_range(range) {
+            return Err(MapError::InvalidAddress);
+        }
+        let mut edit = self.edit(range, Need::CLIP)?;
+        let range = range.intersect(edit.map.range);
+        edit.clip_range(range);
+        edit.delete_clipped(range);
+        Ok(())
+    }
+}
+
+impl<M: Machine> Edit<'_, M> {
+    /// Removes the entries of `range`, which begin and end with it.
+    pub(crate) fn delete_clipped(&mut self, range: VirtRange) {
+        while let Some(handle) = self.next_in(range.start(), range) {
+            let entry = self.get(handle);
+            if entry.wired > 0 {
+                self.unwire_pages(&entry);
+            }
+            self.unmap(entry.range());
+            self.unlink(handle);
+            self.vm.charge.refund(entry.charge);
+            if let Some(object) = entry.object {
+                self.free_own_pages(&entry);
+                self.vm.release(object, &mut self.limbo);
+            }
+        }
+    }
+
+    /// Frees the pages of an entry that goes while others of the same map still use its object:
+    /// nobody else can reach them.
+    fn free_own_pages(&mut self, entry: &super::Entry) {
+        let Some(object) = entry.object else { return };
+        let mut state = self.vm.lock_object(object);
+        if !state.is_anonymous()
+            || !state.one_mapping
+            || self.vm.references(object) < 2
+            || entry.has(Flags::NEEDS_COPY)
+        {
+            return;
+        }
+        let pages = entry.pages::<M>();
+        let end = entry.offset + pages;
+        self.vm
+            .remove_pages(&mut state, entry.offset, end, &mut self.limbo);
+        let charge = pages.min(state.charge);
+        state.charge -= charge;
+        self.vm.charge.refund(charge);
+        if end >= state.size::<M>() && entry.offset < state.size::<M>() {
+            state.bytes = M::PAGE.offset(entry.offset).unwrap_or(u64::MAX);
+        }
+    }
+}

@@ -1,0 +1,427 @@
+//! Objects used directly (O11): read, write, size, clean. And what the rest of the core asks of
+//! the pages of one object.
+
+use super::limbo::Limbo;
+use super::radix::Slot;
+use super::{Kind, ObjectHandle};
+use crate::Vm;
+use crate::fault::{FrameBytes, Touch};
+use crate::page::{Bits, Queue};
+use crate::pager::{Pager, PagerError};
+use crate::slab::NoRecords;
+use bsdvm_machine::{Frame, Machine, Pmap, Usage};
+
+/// The name of an object. Valid while the caller has a reference.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ObjectId(pub(crate) ObjectHandle);
+
+impl ObjectId {
+    /// The id as a number, never zero: for tables and logs of the caller.
+    pub fn number(self) -> u32 {
+        self.0.raw()
+    }
+}
+
+impl core::hash::Hash for ObjectId {
+    fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
+        self.number().hash(state);
+    }
+}
+
+/// Why an operation on an object failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ObjectError {
+    /// No frame or no record can be had.
+    NoMemory,
+    /// The pager failed.
+    Pager(PagerError),
+    /// The limit on reservations would be passed.
+    ChargeLimit,
+}
+
+impl From<NoRecords> for ObjectError {
+    fn from(_: NoRecords) -> ObjectError {
+        ObjectError::NoMemory
+    }
+}
+
+/// One object of a VM, to work with. The caller has a reference to it meanwhile.
+pub struct Object<'v, M: Machine> {
+    vm: &'v Vm<M>,
+    handle: ObjectHandle,
+}
+
+impl<M: Machine> Clone for Object<'_, M> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<M: Machine> Copy for Object<'_, M> {}
+
+impl<M: Machine> Vm<M> {
+    /// Makes an object of `bytes` bytes behind `pager`, with one reference (O01).
+    ///
+    /// Errors: [`ObjectError::NoMemory`].
+    pub fn object_create(&self, pager: Pager, bytes: u64) -> Result<ObjectId, ObjectError> {
+        let mut objects = self.reserve_objects(1)?;
+        Ok(ObjectId(self.new_paged(&mut objects, pager, bytes)))
+    }
+
+    /// Makes a zero-filled object of `bytes` bytes, rounded up to pages, with one reference (O01).
+    ///
+    /// Errors: [`ObjectError::NoMemory`], [`ObjectError::ChargeLimit`].
+    pub fn object_create_anonymous(&self, bytes: u64) -> Result<ObjectId, ObjectError> {
+        let mut objects = self.reserve_objects(1)?;
+        let pages = M::PAGE.count(bytes);
+        self.charge
+            .take(pages)
+            .map_err(|_| ObjectError::ChargeLimit)?;
+        let object = self.new_anonymous(&mut objects, pages, pages);
+        // Handles outside can show it to anybody.
+        self.lock_object(object).one_mapping = false;
+        Ok(ObjectId(object))
+    }
+
+    /// The object behind an id, to which the caller has a reference.
+    pub fn object(&self, id: ObjectId) -> Object<'_, M> {
+        Object {
+            vm: self,
+            handle: id.0,
+        }
+    }
+}
+
+impl<M: Machine> Object<'_, M> {
+    /// The id.
+    pub fn id(self) -> ObjectId {
+        ObjectId(self.handle)
+    }
+
+    /// One reference more. False when the object has ended or its count is full.
+    #[must_use]
+    pub fn reference(self) -> bool {
+        self.vm.reference(self.handle)
+    }
+
+    /// Gives up a reference. With the last one the object ends; dirty pages go to its pager.
+    pub fn release(self) {
+        self.vm.release(self.handle, &mut Limbo::new(self.vm));
+    }
+
+    /// References: of entries, of objects that shadow it, and of callers.
+    pub fn references(self) -> u32 {
+        self.vm.references(self.handle)
+    }
+
+    /// The size in bytes.
+    pub fn size(self) -> u64 {
+        self.vm.lock_object(self.handle).bytes
+    }
+
+    /// Pages in memory.
+    pub fn resident_pages(self) -> u64 {
+        self.vm.lock_object(self.handle).pages.resident
+    }
+
+    /// Sets the size in bytes (O06). What lies beyond goes, in memory and in translations; the
+    /// rest of the last page becomes zero.
+    ///
+    /// Errors: [`ObjectError::ChargeLimit`] for an anonymous object that grows; nothing is
+    /// changed then.
+    pub fn set_size(self, bytes: u64) -> Result<(), ObjectError> {
+        let vm = self.vm;
+        let mut limbo = Limbo::new(vm);
+        let end = M::PAGE.count(bytes);
+        loop {
+            let mut state = vm.lock_object(self.handle);
+            let within = M::PAGE.within(bytes);
+            if within != 0
+                && bytes < state.bytes
+                && let Some(Slot::Resident(frame)) = state.pages.get(&vm.page_nodes, end - 1)
+            {
+                if vm.frames.page(frame).is_busy() {
+                    let wait = vm.busy_wait(frame);
+                    drop(state);
+                    vm.wait_busy(wait);
+                    continue;
+                }
+                zero_from(vm.machine(), frame, within);
+            }
+            if state.is_anonymous() {
+                let old = state.size::<M>();
+                if end > old {
+                    vm.charge
+                        .take(end - old)
+                        .map_err(|_| ObjectError::ChargeLimit)?;
+                    state.charge += end - old;
+                } else {
+                    let less = (old - end).min(state.charge);
+                    state.charge -= less;
+                    vm.charge.refund(less);
+                }
+            }
+            state.bytes = bytes;
+            vm.remove_pages(&mut state, end, u64::MAX, &mut limbo);
+            return Ok(());
+        }
+    }
+
+    /// Reads at byte `offset`, through the object's pages; what is missing is paged in. Gives the
+    /// number of bytes, fewer than `buf.len()` only at the end.
+    ///
+    /// Errors: [`ObjectError`].
+    pub fn read(self, offset: u64, buf: &mut [u8]) -> Result<usize, ObjectError> {
+        let machine = self.vm.machine();
+        let touch = Touch::Read;
+        self.each_page(
+            offset,
+            buf.len(),
+            touch,
+            &mut |frame, at, done, n| match frame {
+                Some(frame) => machine.read(frame, at, &mut buf[done..done + n]),
+                None => buf[done..done + n].fill(0),
+            },
+        )
+    }
+
+    /// Writes at byte `offset`, into the object's pages, which become dirty. Gives the number of
+    /// bytes, fewer than `buf.len()` only at the end: an object never grows here.
+    ///
+    /// Errors: [`ObjectError`].
+    pub fn write(self, offset: u64, buf: &[u8]) -> Result<usize, ObjectError> {
+        let machine = self.vm.machine();
+        let touch = Touch::Write;
+        self.each_page(offset, buf.len(), touch, &mut |frame, at, done, n| {
+            if let Some(frame) = frame {
+                machine.write(frame, at, &buf[done..done + n]);
+            }
+        })
+    }
+
+    fn each_page(
+        self,
+        offset: u64,
+        len: usize,
+        touch: Touch,
+        with: &mut dyn FnMut(Option<Frame>, usize, usize, usize),
+    ) -> Result<usize, ObjectError> {
+        let left = self.size().saturating_sub(offset);
+        let len = len.min(usize::try_from(left).unwrap_or(usize::MAX));
+        let mut done = 0;
+        while done < len {
+            let at = offset + done as u64;
+            let within = M::PAGE.within(at);
+            let now = (M::PAGE.len() - within).min(len - done);
+            self.vm
+                .touch_page(self.handle, M::PAGE.index(at), touch, &mut |frame| {
+                    with(frame, within, done, now);
+                })?;
+            done += now;
+        }
+        Ok(len)
+    }
+
+    /// Writes the dirty pages of `len` bytes at byte `offset` to the pager, and waits until they
+    /// are written.
+    ///
+    /// Errors: [`ObjectError::Pager`] for the first page that could not be written; it stays
+    /// dirty.
+    pub fn clean(self, offset: u64, len: u64) -> Result<(), ObjectError> {
+        let end = M::PAGE.count(offset.saturating_add(len));
+        self.vm
+            .clean_pages(self.handle, M::PAGE.index(offset), end)
+            .map_err(ObjectError::Pager)
+    }
+}
+
+fn zero_from<M: Machine>(machine: &M, frame: Frame, from: usize) {
+    let zeroes = [0; 256];
+    let mut at = from;
+    while at < M::PAGE.len() {
+        let now = zeroes.len().min(M::PAGE.len() - at);
+        machine.write(frame, at, &zeroes[..now]);
+        at += now;
+    }
+}
+
+impl<M: Machine> Vm<M> {
+    /// Whether a page that the chain of `object` shows at `index` is in memory.
+    pub(crate) fn is_resident(&self, object: ObjectHandle, index: u64) -> bool {
+        self.chain_page(object, index).is_some()
+    }
+
+    /// The page in memory that the chain of `object` shows at `index`.
+    pub(crate) fn chain_page(&self, object: ObjectHandle, index: u64) -> Option<Frame> {
+        let mut index = index;
+        let mut state = self.lock_object(object);
+        loop {
+            match state.pages.get(&self.page_nodes, index) {
+                Some(Slot::Resident(frame)) => {
+                    return (!self.frames.page(frame).is_busy()).then_some(frame);
+                }
+                Some(Slot::Swapped(_)) => return None,
+                None => {}
+            }
+            let backing = state.backing?;
+            index += backing.offset;
+            state = self.lock_backing(backing.object);
+        }
+    }
+
+    /// Gives back one wiring of the page that the chain of `object` shows at `index`.
+    pub(crate) fn unwire_page(&self, object: ObjectHandle, index: u64) {
+        let mut index = index;
+        let mut state = self.lock_object(object);
+        loop {
+            if let Some(slot) = state.pages.get(&self.page_nodes, index) {
+                if let Slot::Resident(frame) = slot {
+                    self.unwire_frame(frame);
+                }
+                return;
+            }
+            let Some(backing) = state.backing else { return };
+            index += backing.offset;
+            state = self.lock_backing(backing.object);
+        }
+    }
+
+    /// Gives back one wiring of a page; with the last one page-out may have it again. Under the
+    /// lock of the page's object.
+    pub(crate) fn unwire_frame(&self, frame: Frame) {
+        let page = self.frames.page(frame);
+        if page.wired() > 0 && page.unwire() == 0 {
+            self.queues.put(&self.frames, frame, Queue::Active);
+        }
+    }
+
+    /// Takes up to `pages` pages of an object's charge for somebody else to carry, and makes up
+    /// for what it does not have.
+    pub(crate) fn take_charge_from(&self, object: ObjectHandle, pages: u64) {
+        let mut state = self.lock_object(object);
+        let got = pages.min(state.charge);
+        state.charge -= got;
+        self.charge.force(pages - got);
+    }
+
+    /// Folds what was done with a page through its translations into it, and clears it there.
+    /// Under the lock of the page's object.
+    pub(crate) fn gather_usage(&self, frame: Frame, which: Usage, limbo: &mut Limbo<'_, M>) {
+        let page = self.frames.page(frame);
+        let mut skip = 0;
+        while let Some(mapping) = self.rmap.nth(frame, page, skip) {
+            skip += 1;
+            let pmap = self.space_rec(mapping.space).pmap.lock();
+            if let Some(pmap) = pmap.as_ref()
+                && pmap.extract(mapping.va).is_some_and(|t| t.frame == frame)
+            {
+                let (usage, flush) = pmap.take_usage(mapping.va, which);
+                super::pages::fold_usage(page, usage);
+                limbo.add_flush(flush);
+            }
+        }
+    }
+
+    /// Writes the dirty pages of `[first, end)` of an object behind a pager. No lock is held.
+    pub(crate) fn clean_pages(
+        &self,
+        object: ObjectHandle,
+        first: u64,
+        end: u64,
+    ) -> Result<(), PagerError> {
+        let mut at = first;
+        while let Some((index, outcome)) = self.clean_next(object, at, end) {
+            outcome?;
+            at = index;
+        }
+        Ok(())
+    }
+
+    /// Cleans the first page at or after `at`; gives where to go on and how it went.
+    fn clean_next(
+        &self,
+        object: ObjectHandle,
+        at: u64,
+        end: u64,
+    ) -> Option<(u64, Result<(), PagerError>)> {
+        let mut limbo = Limbo::new(self);
+        let state = self.lock_object(object);
+        let Kind::Paged(pager) = state.kind else {
+            return None;
+        };
+        let (index, slot) = state.pages.next(&self.page_nodes, at)?;
+        if index >= end {
+            return None;
+        }
+        let Slot::Resident(frame) = slot else {
+            return Some((index + 1, Ok(())));
+        };
+        let page = self.frames.page(frame);
+        if page.is_busy() {
+            let wait = self.busy_wait(frame);
+            drop(state);
+            self.wait_busy(wait);
+            return Some((index, Ok(())));
+        }
+        self.gather_usage(frame, Usage::MODIFIED, &mut limbo);
+        if !page.has(Bits::DIRTY) {
+            return Some((index + 1, Ok(())));
+        }
+        page.clear(Bits::DIRTY);
+        page.set(Bits::BUSY);
+        let bytes = state.bytes;
+        drop(state);
+        limbo.settle();
+        let result = self.put_page(pager, index, frame, bytes);
+        let _state = self.lock_object(object);
+        if result.is_err() {
+            page.set(Bits::DIRTY);
+        }
+        if !self.unbusy(frame) {
+            limbo.add_frame(frame);
+        }
+        Some((index + 1, result))
+    }
+
+    /// Writes one busy page, cut to an object of `bytes` bytes. No lock is held.
+    pub(crate) fn put_page(
+        &self,
+        pager: Pager,
+        index: u64,
+        frame: Frame,
+        bytes: u64,
+    ) -> Result<(), PagerError> {
+        M::assert_none_held();
+        let offset = M::PAGE.offset(index).unwrap_or(u64::MAX);
+        let len = bytes.saturating_sub(offset).min(M::PAGE.bytes());
+        if len == 0 {
+            return Ok(());
+        }
+        let page = FrameBytes {
+            machine: self.machine(),
+            frame,
+        };
+        self.counters.page_out.bump();
+        pager.ops.put(pager.cookie, offset, &page, len as usize)
+    }
+
+    /// Drops the pages of `[first, end)` that are clean, not busy and not wired.
+    pub(crate) fn drop_clean_pages(&self, object: ObjectHandle, first: u64, end: u64) {
+        let mut limbo = Limbo::new(self);
+        let mut state = self.lock_object(object);
+        let mut at = first;
+        while let Some((index, slot)) = state.pages.next(&self.page_nodes, at) {
+            if index >= end {
+                return;
+            }
+            at = index + 1;
+            let Slot::Resident(frame) = slot else {
+                continue;
+            };
+            let page = self.frames.page(frame);
+            self.gather_usage(frame, Usage::MODIFIED, &mut limbo);
+            if !page.is_busy() && page.wired() == 0 && !page.has(Bits::DIRTY) {
+                self.remove_pages(&mut state, index, index + 1, &mut limbo);
+            }
+        }
+    }
+}

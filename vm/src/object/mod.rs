@@ -1,0 +1,104 @@
+//! Objects: what owns pages.
+//!
+//! | file | what |
+//! |---|---|
+//! | `mod.rs` | the record and its state |
+//! | `radix.rs` | which page is where: a pure container |
+//! | `life.rs` | create, reference, release, end |
+//! | `pages.rs` | put a page in, take it out, busy and done |
+//! | `shadow.rs` | chains: shadow, collapse, bypass, split; their only editor |
+//! | `limbo.rs` | what has left and waits for a flush |
+//! | `io.rs` | read, write, size and clean: objects used directly |
+//!
+//! A chain is read from the front: a page that the front object lacks is looked for in its
+//! backing object, and so on. An object's references are those of map entries, of the objects
+//! that shadow it, of handles outside, and of whoever works on one of its pages with no lock
+//! held; at the last one it ends. So a busy page's object cannot end under it.
+//!
+//! Locks: every field of [`ObjectState`] is guarded by the object's lock. Locks of a chain are
+//! taken front before backing. `sibling_*` are guarded by the lock of the backing object.
+
+pub(crate) mod io;
+pub(crate) mod life;
+pub(crate) mod limbo;
+pub(crate) mod pages;
+pub(crate) mod radix;
+pub(crate) mod shadow;
+
+use crate::lock::{self, Mutex, MutexGuard};
+use crate::pager::Pager;
+use crate::slab::Handle;
+use bsdvm_machine::Machine;
+use bsdvm_machine::sync::atomic::AtomicU32;
+pub use io::{Object, ObjectError, ObjectId};
+use radix::Radix;
+
+pub(crate) type ObjectHandle = Handle<KindlessObject>;
+pub(crate) type ObjectGuard<'a, M> = MutexGuard<'a, M, ObjectState, { lock::OBJECT }>;
+
+/// The type that object handles name, whatever the machine: handles stand in records that do not
+/// know it.
+pub(crate) enum KindlessObject {}
+
+/// One object.
+pub(crate) struct ObjectRec<M: Machine> {
+    /// References; 0 in a free record.
+    pub(crate) refs: AtomicU32,
+    /// Neighbours in the backing object's list of shadows.
+    pub(crate) sibling_next: AtomicU32,
+    pub(crate) sibling_prev: AtomicU32,
+    /// The next in a list of objects that are about to end.
+    pub(crate) next_dead: AtomicU32,
+    pub(crate) state: Mutex<M, ObjectState, { lock::OBJECT }>,
+}
+
+/// What an object is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Kind {
+    /// The record is free, or the object is ending.
+    Dead,
+    /// Zero-filled; goes to swap when it is paged out.
+    Anonymous,
+    /// Pages come from a pager and go back to it.
+    Paged(Pager),
+}
+
+/// The object behind another, and where in it the other's page 0 lies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Backing {
+    pub(crate) object: ObjectHandle,
+    /// In pages.
+    pub(crate) offset: u64,
+}
+
+/// What the lock of an object guards.
+pub(crate) struct ObjectState {
+    pub(crate) kind: Kind,
+    /// Size in bytes; whole pages for anonymous objects.
+    pub(crate) bytes: u64,
+    pub(crate) pages: Radix,
+    pub(crate) backing: Option<Backing>,
+    /// First of the objects that shadow this one, and how many they are.
+    pub(crate) shadows: Option<ObjectHandle>,
+    pub(crate) shadow_count: u32,
+    /// Every reference is an entry of one map, and no two map the same page.
+    pub(crate) one_mapping: bool,
+    /// Pages of reservation that the object carries.
+    pub(crate) charge: u64,
+}
+
+impl ObjectState {
+    pub(crate) fn is_anonymous(&self) -> bool {
+        matches!(self.kind, Kind::Anonymous)
+    }
+
+    /// The size in pages, rounded up.
+    pub(crate) fn size<M: Machine>(&self) -> u64 {
+        M::PAGE.count(self.bytes)
+    }
+
+    /// Pages that the object has, resident or on swap.
+    pub(crate) fn held(&self) -> u64 {
+        self.pages.resident + self.pages.swapped
+    }
+}

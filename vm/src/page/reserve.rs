@@ -1,0 +1,366 @@
+//! Free frames: a magazine per processor over buddy lists of runs, with reserves by class.
+//!
+//! A magazine holds up to [`MAGAZINE`] single frames and is filled by a run, so that frames taken
+//! one after another are neighbours. The buddy lists hold runs of 2^order frames, their first
+//! frame's record being the list node; a run is named by its first frame.
+
+use super::{Bits, Page};
+use crate::lock::{self, Mutex};
+use crate::slab::Slab;
+use bsdvm_machine::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use bsdvm_machine::{Frame, FrameRun, Machine};
+
+/// Frames in a full magazine.
+const MAGAZINE: usize = 64;
+/// Frames moved between a magazine and the buddy lists at a time, as an order.
+const REFILL: u32 = 5;
+/// Magazines; processors share them beyond that.
+const MAGAZINES: usize = 16;
+/// Runs reach 2^(ORDERS-1) frames.
+const ORDERS: usize = 16;
+/// No frame.
+const NONE: u32 = u32::MAX;
+
+/// Who asks for a frame, and so how deep the reserve may be drawn down.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Class {
+    /// Programs: leaves both reserves alone.
+    Normal,
+    /// The core itself, and page-out: leaves the interrupt reserve alone.
+    System,
+    /// Where waiting is forbidden: takes the last frame.
+    #[allow(dead_code, reason = "kmem draws on it")]
+    Interrupt,
+}
+
+struct Magazine {
+    frames: [u32; MAGAZINE],
+    count: usize,
+}
+
+struct Buddy {
+    heads: [u32; ORDERS],
+}
+
+/// Every frame of the machine, and which are free.
+pub(crate) struct Frames<M: Machine> {
+    machine: M,
+    pages: Slab<M, Page>,
+    magazines: [Mutex<M, Magazine, { lock::MAGAZINE }>; MAGAZINES],
+    buddy: Mutex<M, Buddy, { lock::BUDDY }>,
+    /// Free frames, magazines included.
+    free: AtomicU64,
+    /// The first frame that can be a page, and the one after the last.
+    start: AtomicU32,
+    end: AtomicU32,
+    /// Free frames that `Normal` and `System` leave.
+    reserve_system: AtomicU64,
+    reserve_interrupt: AtomicU64,
+    /// Fails the allocation that brings it from 1 to 0; for tests of failing paths.
+    #[cfg(feature = "inject")]
+    inject: AtomicU64,
+}
+
+impl<M: Machine> Frames<M> {
+    pub(crate) fn new(machine: M) -> Self {
+        Frames {
+            machine,
+            pages: Slab::new(),
+            magazines: [const {
+                Mutex::new(Magazine {
+                    frames: [0; MAGAZINE],
+                    count: 0,
+                })
+            }; MAGAZINES],
+            buddy: Mutex::new(Buddy {
+                heads: [NONE; ORDERS],
+            }),
+            free: AtomicU64::new(0),
+            start: AtomicU32::new(0),
+            end: AtomicU32::new(0),
+            reserve_system: AtomicU64::new(0),
+            reserve_interrupt: AtomicU64::new(0),
+            #[cfg(feature = "inject")]
+            inject: AtomicU64::new(0),
+        }
+    }
+
+    /// Builds the table of pages in the first frames and frees the others, `limit` in all.
+    /// False when there are too few.
+    pub(crate) fn boot(&self, limit: u32) -> bool {
+        let total = self.machine.frames().min(limit);
+        let chunks = total.div_ceil(Slab::<M, Page>::PER_FRAME);
+        let mut next = 0;
+        let mut take = || {
+            next += 1;
+            (next < total).then(|| self.machine.record_memory(Frame(next - 1)))
+        };
+        for _ in 0..chunks {
+            let Some(memory) = take() else { return false };
+            while !self.pages.extend(memory, Page::vacant) {
+                let Some(directory) = take() else {
+                    return false;
+                };
+                if !self.pages.extend_directory(directory) {
+                    return false;
+                }
+            }
+        }
+        if next >= total {
+            return false;
+        }
+        self.start.store(next, Ordering::Relaxed);
+        self.end.store(total, Ordering::Relaxed);
+        for frame in next..total {
+            self.free_run_at(frame, 0);
+        }
+        self.free.store(u64::from(total - next), Ordering::Relaxed);
+        let reserve = u64::from(total - next) / 64;
+        self.reserve_interrupt
+            .store(reserve.min(16), Ordering::Relaxed);
+        self.reserve_system
+            .store(reserve.min(64), Ordering::Relaxed);
+        true
+    }
+
+    pub(crate) fn machine(&self) -> &M {
+        &self.machine
+    }
+
+    /// The record of `frame`.
+    #[inline]
+    pub(crate) fn page(&self, frame: Frame) -> &Page {
+        self.pages.get(Slab::<M, Page>::handle(frame.0))
+    }
+
+    /// Frames that are free.
+    pub(crate) fn free_count(&self) -> u64 {
+        self.free.load(Ordering::Relaxed)
+    }
+
+    /// Frames that can be free: all but the table of pages.
+    pub(crate) fn total(&self) -> u64 {
+        let (start, end) = self.bounds();
+        u64::from(end - start)
+    }
+
+    /// One frame, contents undefined. `None` when the class may take no more.
+    pub(crate) fn alloc(&self, class: Class) -> Option<Frame> {
+        if self.injected_failure() {
+            return None;
+        }
+        let keep = match class {
+            Class::Normal => self.reserve_system.load(Ordering::Relaxed),
+            Class::System => self.reserve_interrupt.load(Ordering::Relaxed),
+            Class::Interrupt => 0,
+        };
+        if self.free_count() <= keep {
+            return None;
+        }
+        let frame = {
+            let mut magazine = self.magazine().lock();
+            if magazine.count == 0 {
+                self.refill(&mut magazine);
+            }
+            if magazine.count == 0 {
+                None
+            } else {
+                magazine.count -= 1;
+                Some(magazine.frames[magazine.count])
+            }
+        };
+        let frame = frame.or_else(|| self.steal())?;
+        self.free.fetch_sub(1, Ordering::Relaxed);
+        Some(Frame(frame))
+    }
+
+    /// Gives back a frame that nothing maps and nobody names.
+    pub(crate) fn free(&self, frame: Frame) {
+        debug_assert!(
+            !self.page(frame).is_mapped(),
+            "a mapped frame must not be freed"
+        );
+        self.page(frame).reset();
+        let mut magazine = self.magazine().lock();
+        if magazine.count == MAGAZINE {
+            self.drain(&mut magazine, MAGAZINE / 2);
+        }
+        let at = magazine.count;
+        magazine.frames[at] = frame.0;
+        magazine.count += 1;
+        self.free.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// `2^order` adjacent frames, aligned to their number. `None` when there is no such run.
+    pub(crate) fn alloc_run(&self, order: u32) -> Option<FrameRun> {
+        if self.injected_failure() || order as usize >= ORDERS {
+            return None;
+        }
+        let count = 1 << order;
+        if self.free_count() <= self.reserve_system.load(Ordering::Relaxed) + u64::from(count) {
+            return None;
+        }
+        let first = self.take_run(order)?;
+        self.free.fetch_sub(u64::from(count), Ordering::Relaxed);
+        Some(FrameRun {
+            first: Frame(first),
+            count,
+        })
+    }
+
+    fn magazine(&self) -> &Mutex<M, Magazine, { lock::MAGAZINE }> {
+        &self.magazines[self.machine.cpu() % MAGAZINES]
+    }
+
+    /// Fills an empty magazine with a run, its lowest frame on top.
+    fn refill(&self, magazine: &mut Magazine) {
+        for order in (0..=REFILL).rev() {
+            if let Some(first) = self.take_run(order) {
+                for frame in (first..first + (1 << order)).rev() {
+                    magazine.frames[magazine.count] = frame;
+                    magazine.count += 1;
+                }
+                return;
+            }
+        }
+    }
+
+    fn drain(&self, magazine: &mut Magazine, count: usize) {
+        for frame in &magazine.frames[..count] {
+            self.free_run_at(*frame, 0);
+        }
+        magazine.frames.copy_within(count.., 0);
+        magazine.count -= count;
+    }
+
+    /// A frame from another processor's magazine.
+    fn steal(&self) -> Option<u32> {
+        self.magazines.iter().find_map(|m| {
+            let mut m = m.lock();
+            m.count = m.count.checked_sub(1)?;
+            Some(m.frames[m.count])
+        })
+    }
+
+    fn take_run(&self, order: u32) -> Option<u32> {
+        let mut buddy = self.buddy.lock();
+        let from = (order as usize..ORDERS).find(|&o| buddy.heads[o] != NONE)?;
+        let first = buddy.heads[from];
+        self.unlink(&mut buddy, first, from);
+        for half in (order as usize..from).rev() {
+            self.link(&mut buddy, first + (1 << half), half);
+        }
+        Some(first)
+    }
+
+    /// Frees the run of `2^order` frames at `first`, together with its buddies.
+    fn free_run_at(&self, first: u32, order: usize) {
+        let mut buddy = self.buddy.lock();
+        let (mut first, mut order) = (first, order);
+        while order + 1 < ORDERS {
+            let other = first ^ (1 << order);
+            if !self.is_free_run(other, order) {
+                break;
+            }
+            self.unlink(&mut buddy, other, order);
+            first &= !(1 << order);
+            order += 1;
+        }
+        self.link(&mut buddy, first, order);
+    }
+
+    fn is_free_run(&self, first: u32, order: usize) -> bool {
+        let (start, end) = self.bounds();
+        if first < start || u64::from(first) + (1 << order) > u64::from(end) {
+            return false;
+        }
+        let page = self.page(Frame(first));
+        page.has(Bits::FREE) && page.order.load(Ordering::Relaxed) == order as u32
+    }
+
+    /// The first frame that can be a page, and the one after the last.
+    fn bounds(&self) -> (u32, u32) {
+        (
+            self.start.load(Ordering::Relaxed),
+            self.end.load(Ordering::Relaxed),
+        )
+    }
+
+    fn link(&self, buddy: &mut Buddy, first: u32, order: usize) {
+        let page = self.page(Frame(first));
+        let head = buddy.heads[order];
+        page.order.store(order as u32, Ordering::Relaxed);
+        page.next.store(head, Ordering::Relaxed);
+        page.prev.store(NONE, Ordering::Relaxed);
+        page.set(Bits::FREE);
+        if head != NONE {
+            self.page(Frame(head)).prev.store(first, Ordering::Relaxed);
+        }
+        buddy.heads[order] = first;
+    }
+
+    fn unlink(&self, buddy: &mut Buddy, first: u32, order: usize) {
+        let page = self.page(Frame(first));
+        let (next, prev) = (
+            page.next.load(Ordering::Relaxed),
+            page.prev.load(Ordering::Relaxed),
+        );
+        if prev == NONE {
+            buddy.heads[order] = next;
+        } else {
+            self.page(Frame(prev)).next.store(next, Ordering::Relaxed);
+        }
+        if next != NONE {
+            self.page(Frame(next)).prev.store(prev, Ordering::Relaxed);
+        }
+        page.clear(Bits::FREE);
+    }
+
+    /// Counts the free frames anew, lists and magazines: for `check`.
+    pub(crate) fn recount(&self) -> u64 {
+        let mut count = 0;
+        for m in &self.magazines {
+            count += m.lock().count as u64;
+        }
+        let buddy = self.buddy.lock();
+        for (order, &head) in buddy.heads.iter().enumerate() {
+            let mut at = head;
+            while at != NONE {
+                count += 1 << order;
+                at = self.page(Frame(at)).next.load(Ordering::Relaxed);
+            }
+        }
+        count
+    }
+
+    /// The frames that can be pages: those after the table of pages.
+    pub(crate) fn managed(&self) -> impl Iterator<Item = Frame> {
+        let (start, end) = self.bounds();
+        (start..end).map(Frame)
+    }
+
+    /// Whether this allocation is the one that a test wants to fail.
+    #[inline]
+    pub(crate) fn injected_failure(&self) -> bool {
+        #[cfg(feature = "inject")]
+        {
+            self.inject
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1))
+                == Ok(1)
+        }
+        #[cfg(not(feature = "inject"))]
+        false
+    }
+
+    /// Lets the `n`-th allocation from now on fail, once; 0 for none.
+    #[cfg(feature = "inject")]
+    pub(crate) fn inject(&self, n: u64) {
+        self.inject.store(n, Ordering::Relaxed);
+    }
+
+    /// Allocations still to go before the one that fails: 0 when it has failed or none will.
+    #[cfg(feature = "inject")]
+    pub(crate) fn inject_left(&self) -> u64 {
+        self.inject.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,259 @@
+//! Address spaces: a map, a pmap, and two counts.
+//!
+//! `mod.rs` has the record, creation and the two-stage end (S01–S03); `fork.rs` fork (S05, S06);
+//! `user.rs` reading and writing the memory of a program.
+//!
+//! References are of those who use the contents, holds of those who use the structure; each
+//! reference has a hold. At the last reference the contents go, at the last hold the record.
+
+mod fork;
+mod user;
+
+use crate::Vm;
+use crate::lock::{self, Mutex, RwLock};
+use crate::map::tree::Tree;
+use crate::map::{MapState, Need, Stamp};
+use crate::slab::{Handle, NoRecords, cast};
+use bsdvm_machine::sync::atomic::{AtomicU32, Ordering};
+use bsdvm_machine::{EnterError, Machine, Pmap, VirtRange};
+pub use user::UserError;
+
+pub(crate) type SpaceHandle = Handle<KindlessSpace>;
+
+/// The type that space handles name, whatever the machine.
+pub(crate) enum KindlessSpace {}
+
+/// One address space.
+pub(crate) struct SpaceRec<M: Machine> {
+    pub(crate) refs: AtomicU32,
+    pub(crate) holds: AtomicU32,
+    pub(crate) stamp: Stamp,
+    pub(crate) map: RwLock<M, MapState, { lock::MAP }>,
+    /// The translations, and with them the rmap records of this space.
+    pub(crate) pmap: Mutex<M, Option<M::Pmap>, { lock::PMAP }>,
+}
+
+/// The name of a space. Valid while a hold on it lasts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SpaceId(pub(crate) SpaceHandle);
+
+impl SpaceId {
+    /// The id as a number, never zero: for tables and logs of the caller.
+    pub fn number(self) -> u32 {
+        self.0.raw()
+    }
+}
+
+impl core::hash::Hash for SpaceId {
+    fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
+        self.number().hash(state);
+    }
+}
+
+/// Why a space could not be made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SpaceError {
+    /// No memory for its records, or for the pages that have to be copied.
+    NoMemory,
+    /// The machine has no pmap to give.
+    NoResources,
+    /// The limit on reservations would be passed.
+    ChargeLimit,
+    /// The space has ended.
+    Exiting,
+}
+
+impl From<NoRecords> for SpaceError {
+    fn from(_: NoRecords) -> SpaceError {
+        SpaceError::NoMemory
+    }
+}
+
+/// One space of a VM, to work with. The caller holds the space meanwhile.
+pub struct Space<'v, M: Machine> {
+    pub(crate) vm: &'v Vm<M>,
+    pub(crate) handle: SpaceHandle,
+}
+
+impl<M: Machine> Clone for Space<'_, M> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<M: Machine> Copy for Space<'_, M> {}
+
+impl<M: Machine> Vm<M> {
+    fn vacant_space(&self) -> SpaceRec<M> {
+        SpaceRec {
+            refs: AtomicU32::new(0),
+            holds: AtomicU32::new(0),
+            stamp: Stamp::new(),
+            map: RwLock::new(MapState {
+                range: VirtRange::default(),
+                tree: Tree::new(self.map_nodes.owner()),
+                owner: self.entries.owner(),
+                bytes: 0,
+                wire_future: false,
+                frozen: false,
+                exiting: true,
+            }),
+            pmap: Mutex::new(None),
+        }
+    }
+
+    pub(crate) fn space_rec(&self, space: SpaceHandle) -> &SpaceRec<M> {
+        self.spaces.get(cast(space))
+    }
+
+    /// Makes an empty space over `range`, cut to what the machine can translate, with one
+    /// reference and its hold (S01, M01).
+    ///
+    /// Errors: [`SpaceError::NoMemory`], [`SpaceError::NoResources`].
+    pub fn space_create(&self, range: VirtRange) -> Result<SpaceId, SpaceError> {
+        let mut records = self
+            .spaces
+            .reserve(&self.frames, 1, || self.vacant_space())?;
+        let pmap = self.machine().pmap_create().map_err(|e| match e {
+            EnterError::NeedFrames(_) => SpaceError::NoMemory,
+            EnterError::BadAddress | EnterError::NoResources => SpaceError::NoResources,
+        })?;
+        let handle: SpaceHandle = cast(self.spaces.alloc(&mut records));
+        if !crate::page::rmap::can_record::<M>(handle, self.machine().user_range().end()) {
+            self.spaces.free(cast(handle));
+            return Err(SpaceError::NoResources);
+        }
+        let rec = self.space_rec(handle);
+        let mut map = rec.map.write();
+        map.range = range.intersect(self.machine().user_range());
+        map.wire_future = false;
+        map.frozen = false;
+        map.exiting = false;
+        drop(map);
+        *rec.pmap.lock() = Some(pmap);
+        rec.refs.store(1, Ordering::Release);
+        rec.holds.store(1, Ordering::Release);
+        Ok(SpaceId(handle))
+    }
+
+    /// The space behind an id, which the caller holds.
+    pub fn space(&self, id: SpaceId) -> Space<'_, M> {
+        Space {
+            vm: self,
+            handle: id.0,
+        }
+    }
+}
+
+fn count_up(count: &AtomicU32) {
+    let counted = count
+        .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| {
+            (n > 0).then(|| n.saturating_add(1))
+        })
+        .is_ok();
+    debug_assert!(counted, "the caller has a count of its own");
+}
+
+impl<'v, M: Machine> Space<'v, M> {
+    pub(crate) fn rec(self) -> &'v SpaceRec<M> {
+        self.vm.space_rec(self.handle)
+    }
+
+    /// The id.
+    pub fn id(self) -> SpaceId {
+        SpaceId(self.handle)
+    }
+
+    /// One reference and its hold more (S02). The caller has a reference.
+    pub fn reference(self) {
+        count_up(&self.rec().holds);
+        count_up(&self.rec().refs);
+    }
+
+    /// Gives up a reference and its hold. With the last reference the contents go, with the last
+    /// hold the space (S02).
+    pub fn release(self) {
+        self.release_exit();
+        self.unhold();
+    }
+
+    /// Gives up a reference and keeps its hold: what an exiting process does (S02).
+    pub fn release_exit(self) {
+        if self.rec().refs.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.end_contents();
+        }
+    }
+
+    /// One hold more. The caller has one.
+    pub fn hold(self) {
+        count_up(&self.rec().holds);
+    }
+
+    /// Gives up a hold. With the last one the space is gone.
+    pub fn unhold(self) {
+        if self.rec().holds.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.end_structure();
+        }
+    }
+
+    /// References to the contents: 0 once they have gone.
+    pub fn references(self) -> u32 {
+        self.rec().refs.load(Ordering::Acquire)
+    }
+
+    /// Removes everything (S03). The map stays, empty, and takes nothing more.
+    fn end_contents(self) {
+        let all = VirtRange::new(
+            bsdvm_machine::VirtAddr(0),
+            bsdvm_machine::VirtAddr(u64::MAX),
+        )
+        .unwrap_or_default();
+        // Entries begin and end within the map: nothing is clipped, so nothing is needed.
+        let Ok(mut edit) = self.edit_without_reserve(all) else {
+            return;
+        };
+        edit.map.exiting = true;
+        edit.delete_clipped(all);
+    }
+
+    fn edit_without_reserve(
+        self,
+        range: VirtRange,
+    ) -> Result<crate::map::Edit<'v, M>, crate::map::MapError> {
+        self.edit(range, Need::default())
+    }
+
+    fn end_structure(self) {
+        let vm = self.vm;
+        let pmap = self.rec().pmap.lock().take();
+        if let Some(pmap) = pmap {
+            let mut limbo = crate::object::limbo::Limbo::new(vm);
+            let flush = pmap.reclaim(&mut |frame| limbo.add_frame(frame));
+            limbo.add_flush(flush);
+            debug_assert_eq!(pmap.resident(), 0, "an ended space maps nothing");
+        }
+        vm.spaces.free(cast(self.handle));
+    }
+
+    /// Calls `f` with the machine's pmap of the space, if the space has not ended. Nothing else
+    /// changes the pmap meanwhile; `f` may not call back.
+    pub fn with_pmap<R>(self, f: impl FnOnce(&M::Pmap) -> R) -> Option<R> {
+        self.rec().pmap.lock().as_ref().map(f)
+    }
+
+    /// Pages that the pmap maps.
+    pub fn resident(self) -> u64 {
+        self.with_pmap(|p| p.resident()).unwrap_or(0)
+    }
+
+    /// Drops the translations of `range`, as may happen to a managed translation at any moment:
+    /// the next fault enters them again. For tests, and for a machine that has too many.
+    pub fn drop_translations(self, range: VirtRange) {
+        let vm = self.vm;
+        let mut limbo = crate::object::limbo::Limbo::new(vm);
+        let pmap = self.rec().pmap.lock();
+        if let Some(pmap) = pmap.as_ref() {
+            let flush = pmap.remove(range, &mut |gone| vm.translation_gone(self.handle, gone));
+            limbo.add_flush(flush);
+        }
+    }
+}
