@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// Folders that are made and not written.
+/// What is made and not written. In a second working tree `.git` is a file.
 const MADE: [&str; 6] = [
     "target",
     ".git",
@@ -35,7 +35,10 @@ impl Tree {
             let Ok(kind) = entry.file_type() else {
                 continue;
             };
-            if kind.is_dir() && !MADE.contains(&name.as_str()) {
+            if MADE.contains(&name.as_str()) {
+                continue;
+            }
+            if kind.is_dir() {
                 self.visit(&entry.path(), &format!("{path}/"));
                 self.folders.insert(path);
             } else if kind.is_file() {
