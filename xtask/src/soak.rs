@@ -35,7 +35,7 @@ const KNOBS: [(&str, u64); 3] = [
 pub(crate) fn run(steps: &mut Steps, args: &Soak) -> Outcome {
     let mut tests = cargo("test --release --workspace");
     steps.command("long tests", knobs(&mut tests, args.scale))?;
-    test::interleavings(steps)?;
+    test::interleavings(steps, |command| knobs(command, args.scale))?;
     if steps.has("fuzz/Cargo.toml") {
         fuzz::all(steps, args.fuzz_seconds.saturating_mul(args.scale))?;
     }

@@ -96,7 +96,8 @@ impl Steps {
         };
         println!("{} passed, {} failed{skipped}", self.passed, self.failed);
         match done {
-            Ok(()) => ExitCode::SUCCESS,
+            Ok(()) if self.failed == 0 => ExitCode::SUCCESS,
+            Ok(()) => ExitCode::FAILURE,
             Err(Failed(status)) => ExitCode::from(status.max(1)),
         }
     }

@@ -2,14 +2,18 @@
 
 use crate::steps::{Outcome, Steps, cargo, checked};
 use crate::{setup, tidy};
+use std::process::Command;
 
 /// Packages whose tests run in release builds too: what is `unsafe`, timed or raced there differs.
 const RELEASE: &str = "-p bsdvm -p bsdvm-sim -p bsdvm-x86_64";
 
-/// Tests under a checker of interleavings: package, folder, test.
-const CHECKED: [(&str, &str, &str); 2] = [
-    ("bsdvm", "vm", "shuttle"),
-    ("bsdvm-sim", "machines/sim", "shuttle"),
+/// Tests under a checker of interleavings: the checker, whose name the test has too, package and
+/// folder.
+const CHECKED: [(&str, &str, &str); 4] = [
+    ("shuttle", "bsdvm", "vm"),
+    ("shuttle", "bsdvm-sim", "machines/sim"),
+    ("loom", "bsdvm", "vm"),
+    ("loom", "bsdvm-sim", "machines/sim"),
 ];
 
 /// Tests under Miri: package, folder, test.
@@ -31,24 +35,21 @@ pub(crate) fn run(steps: &mut Steps) -> Outcome {
     // The command has the name of the core, and would write its pages over the core's.
     let mut doc = cargo("doc --no-deps --workspace --exclude bsdvm-cli");
     steps.command("documentation", doc.env("RUSTDOCFLAGS", "-Dwarnings"))?;
-    interleavings(steps)?;
+    interleavings(steps, |command| command)?;
     miri(steps)
 }
 
-/// The tests under shuttle and loom that exist.
-pub(crate) fn interleavings(steps: &mut Steps) -> Outcome {
-    for (package, folder, test) in CHECKED {
-        if steps.has(&format!("{folder}/tests/{test}.rs")) {
-            let arguments = format!("test --release -p {package} --test {test}");
-            steps.command(
-                &format!("shuttle: {package}"),
-                &mut checked("shuttle", &arguments),
-            )?;
+/// The tests under shuttle and loom that exist, each command as `set` leaves it.
+pub(crate) fn interleavings(
+    steps: &mut Steps,
+    set: impl Fn(&mut Command) -> &mut Command,
+) -> Outcome {
+    for (checker, package, folder) in CHECKED {
+        if steps.has(&format!("{folder}/tests/{checker}.rs")) {
+            let arguments = format!("test --release -p {package} --test {checker}");
+            let mut command = checked(checker, &arguments);
+            steps.command(&format!("{checker}: {package}"), set(&mut command))?;
         }
-    }
-    if steps.has("vm/tests/loom.rs") {
-        let mut loom = checked("loom", "test --release -p bsdvm --test loom");
-        steps.command("loom: bsdvm", &mut loom)?;
     }
     Ok(())
 }
