@@ -25,8 +25,8 @@ use shuttle::thread_local as local;
 use std::thread_local as local;
 
 local! {
-    static CPU: Cell<usize> = const { Cell::new(0) };
-    static HELD: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    static CPU: Cell<usize> = Cell::default();
+    static HELD: RefCell<Vec<u8>> = RefCell::default();
 }
 
 /// The processor of the calling thread, as [`Sim::set_cpu`] said.
