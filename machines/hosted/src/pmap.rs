@@ -258,28 +258,47 @@ impl HostedPmap {
     }
 }
 
+/// What became of a fault.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Refault {
+    /// The page will be mapped before the guest goes on.
+    Mended {
+        /// The stub should have had it mapped already.
+        was_mapped: bool,
+        /// Orders of the space that the host had refused until then.
+        refusals: u64,
+    },
+    /// The table has no translation.
+    Absent,
+    /// The table has a translation that does not allow the access.
+    Denied,
+}
+
 impl Space {
-    /// A guest faulted at `va`: maps the page if the table allows the access. Tells otherwise
-    /// whether the table has a translation at all.
-    pub(crate) fn refault(&self, va: VirtAddr, access: Access) -> Result<(), bool> {
+    /// A guest faulted at `va`: maps the page if the table allows the access.
+    pub(crate) fn refault(&self, va: VirtAddr, access: Access) -> Refault {
         let mut st = self.lock();
         let page = PAGE.index(va.0);
+        let mended = Refault::Mended {
+            was_mapped: st.table.get(page).is_some_and(|p| p.host.allows(access)),
+            refusals: st.refusals,
+        };
         let live = st.process.is_some();
-        let pte = st.table.get_mut(page).ok_or(false)?;
+        let Some(pte) = st.table.get_mut(page) else {
+            return Refault::Absent;
+        };
         if !pte.prot.allows(access) {
-            return Err(true);
+            return Refault::Denied;
         }
         pte.usage |= Usage::REFERENCED;
         if access == Access::Write {
             pte.usage |= Usage::MODIFIED;
         }
+        let pte = *pte;
         if !live {
-            return Ok(());
+            return mended;
         }
         self.make_room(&mut st);
-        let Some(pte) = st.table.get(page) else {
-            return Err(false);
-        };
         let run = run_around(&st, page, &pte);
         let prot = pte.due();
         let first = pte.frame.0 - (page - run.start) as u32;
@@ -294,7 +313,7 @@ impl Space {
             prot,
         };
         self.order(&mut st, order);
-        Ok(())
+        mended
     }
 }
 

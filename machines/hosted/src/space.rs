@@ -64,6 +64,8 @@ pub(crate) struct State {
     sleepers: usize,
     /// Host mappings, at most.
     estimate: usize,
+    /// Orders that the host has refused, ever.
+    pub(crate) refusals: u64,
 }
 
 /// A space; see the module.
@@ -199,6 +201,12 @@ impl Space {
         }
     }
 
+    /// The host has refused an order: most likely it has no mapping left to give.
+    fn refused(&self, st: &mut State) {
+        st.refusals += 1;
+        self.drop_mappings(st);
+    }
+
     /// Has the stub drop all that it has mapped. What is queued is void by that.
     fn drop_mappings(&self, st: &mut State) -> Decided {
         st.table.forget_host();
@@ -299,7 +307,7 @@ impl Space {
                 failures = 0;
             } else if failures < 2 {
                 failures += 1;
-                self.drop_mappings(st);
+                self.refused(st);
             } else {
                 // Whatever it refuses, a guest must not run on mappings that we do not know.
                 self.lost(st);
@@ -393,7 +401,7 @@ impl Space {
         let failed = st.in_flight.take().is_some();
         if failed {
             st.executing = false;
-            self.drop_mappings(&mut st);
+            self.refused(&mut st);
         }
         self.notify(&st);
         if failed {
