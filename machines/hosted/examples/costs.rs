@@ -87,6 +87,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         assert!(matches!(trap, Trap::Fault { .. }), "{trap:?}");
     });
     drop(thread);
+    for name in ["zero, a fresh frame", "zero, a used frame"] {
+        per(name, ROUNDS, || {
+            (60_000..60_000 + ROUNDS).for_each(|f| m.zero(Frame(f)));
+        });
+    }
     stubs(&m, &pmap)?;
     Ok(())
 }
