@@ -186,6 +186,11 @@ impl Queue {
         self.pending.is_empty()
     }
 
+    /// The latest decision.
+    pub(crate) fn latest(&self) -> Decided {
+        self.decided
+    }
+
     /// How many orders wait to be given to the stub.
     pub(crate) fn len(&self) -> usize {
         self.pending.len()

@@ -263,7 +263,7 @@ impl HostedPmap {
 pub(crate) enum Refault {
     /// The page will be mapped before the guest goes on.
     Mended {
-        /// The stub should have had it mapped already.
+        /// The stub had it mapped, and nothing was decided since.
         was_mapped: bool,
         /// Orders of the space that the host had refused until then.
         refusals: u64,
@@ -275,12 +275,15 @@ pub(crate) enum Refault {
 }
 
 impl Space {
-    /// A guest faulted at `va`: maps the page if the table allows the access.
-    pub(crate) fn refault(&self, va: VirtAddr, access: Access) -> Refault {
+    /// Thread `id` faulted at `va`: maps the page if the table allows the access.
+    pub(crate) fn refault(&self, id: u64, va: VirtAddr, access: Access) -> Refault {
         let mut st = self.lock();
         let page = PAGE.index(va.0);
+        let unchanged = st
+            .member(id)
+            .is_some_and(|i| st.members[i].knew == st.queue.latest());
         let mended = Refault::Mended {
-            was_mapped: st.table.get(page).is_some_and(|p| p.host.allows(access)),
+            was_mapped: unchanged && st.table.get(page).is_some_and(|p| p.host.allows(access)),
             refusals: st.refusals,
         };
         let live = st.process.is_some();

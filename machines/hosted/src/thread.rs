@@ -240,7 +240,7 @@ impl GuestThread {
             access,
             present,
         };
-        let (was_mapped, refusals) = match self.space.refault(address, access) {
+        let (was_mapped, refusals) = match self.space.refault(self.id, address, access) {
             Refault::Absent => return Some(fault(false)),
             Refault::Denied => return Some(fault(true)),
             Refault::Mended {
