@@ -94,49 +94,28 @@ impl Pmap for HostedPmap {
         let range = VirtRange::from_len(va, u64::from(run.count) << PAGE.shift())
             .filter(|r| PAGE.is_aligned_range(*r) && engine.usable(*r))
             .ok_or(EnterError::BadAddress)?;
-        let usage = match prot.contains(Prot::WRITE) {
-            true => Usage::all(),
-            false => Usage::REFERENCED,
-        };
         let mut st = self.space.lock();
         let host = match st.process {
             Some(_) => prot,
             None => Prot::NONE,
         };
-        let (mut changed, mut lowered) = (false, false);
-        for (page, frame) in pages(range).zip(run.frames()) {
-            if let Some(old) = st.table.get(page) {
-                replaced(old.removed(page));
-                lowered |=
-                    old.host != Prot::NONE && (old.frame != frame || !host.contains(old.host));
-                changed |= old.frame != frame || old.host != host;
-            } else {
-                changed |= host != Prot::NONE;
-            }
-            let pte = Pte {
-                frame,
-                prot,
-                host,
-                usage,
-                kind,
-            };
-            st.table.set(page, pte);
-        }
-        if !changed {
+        let entered = Entered { prot, host, kind };
+        let change = entered.put(&mut st, pages(range), run, replaced);
+        if change == Change::None {
             return Ok(HostedFlush::default());
         }
-        let (page, count) = (PAGE.index(va.0), u64::from(run.count));
+        let (page, count, frame) = (PAGE.index(va.0), u64::from(run.count), run.first.0);
         let order = match host {
             Prot::NONE => Order::Unmap { page, pages: count },
             _ => Order::Map {
                 page,
                 pages: count,
-                frame: run.first.0,
+                frame,
                 prot,
             },
         };
         let last = self.space.order(&mut st, order);
-        Ok(self.flush(&st, last.filter(|_| lowered)))
+        Ok(self.flush(&st, last.filter(|_| change == Change::Lowered)))
     }
 
     fn remove(&self, range: VirtRange, gone: &mut dyn FnMut(Removed)) -> HostedFlush {
@@ -255,6 +234,70 @@ impl HostedPmap {
             last = self.space.order(st, order).or(last);
         }
         last
+    }
+}
+
+/// What entering changes for the stub.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Change {
+    /// Nothing: it has mapped all of it so.
+    None,
+    /// Something, but no access is lost.
+    Raised,
+    /// A frame or an access is lost.
+    Lowered,
+}
+
+/// What all pages of a run are entered with.
+struct Entered {
+    prot: Prot,
+    host: Prot,
+    kind: Kind,
+}
+
+impl Entered {
+    /// Puts a run into the table.
+    fn put(
+        self,
+        st: &mut State,
+        pages: Range<u64>,
+        run: FrameRun,
+        replaced: &mut dyn FnMut(Removed),
+    ) -> Change {
+        let Entered { prot, host, kind } = self;
+        let usage = match prot.contains(Prot::WRITE) {
+            true => Usage::all(),
+            false => Usage::REFERENCED,
+        };
+        let mut change = Change::None;
+        for (page, frame) in pages.zip(run.frames()) {
+            let old = st.table.get(page);
+            if let Some(old) = old {
+                replaced(old.removed(page));
+            }
+            change = change.max(match old {
+                Some(old) if old.host != Prot::NONE => {
+                    if old.frame != frame || !host.contains(old.host) {
+                        Change::Lowered
+                    } else if old.host != host {
+                        Change::Raised
+                    } else {
+                        Change::None
+                    }
+                }
+                _ if host != Prot::NONE => Change::Raised,
+                _ => Change::None,
+            });
+            let pte = Pte {
+                frame,
+                prot,
+                host,
+                usage,
+                kind,
+            };
+            st.table.set(page, pte);
+        }
+        change
     }
 }
 
