@@ -73,6 +73,10 @@ impl<const SHIFT: u32> Locks for Sim<SHIFT> {
         HELD.with(|h| h.borrow_mut().push(rank));
     }
 
+    fn tried(rank: u8) {
+        HELD.with(|h| h.borrow_mut().push(rank));
+    }
+
     /// Panics when the thread holds no lock of `rank`.
     fn released(rank: u8) {
         let found = HELD.with(|h| {
