@@ -1,6 +1,6 @@
 //! Files, and comparing everything.
 
-use super::{Content, FILE_PAGES, PLACES, Page, SPACES, SPAN, World};
+use super::{FILE_PAGES, PLACES, Page, SPACES, SPAN, World};
 use crate::common::{BASE, PAGE, at, check_empty};
 use bsdvm::{Prot, VirtAddr};
 
