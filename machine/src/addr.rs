@@ -201,6 +201,7 @@ impl PageSize {
     }
 
     /// The size in bytes, as an index into memory.
+    #[allow(clippy::len_without_is_empty, reason = "a page is never empty")]
     pub const fn len(self) -> usize {
         1 << self.shift
     }

@@ -98,8 +98,10 @@ pub trait Pmap: Send + Sync {
 
     /// Maps the frames of `run`, in order, at `va` and the pages after it.
     ///
-    /// A page that was mapped already is mapped anew; what was known of the old translation
-    /// (its frame and usage) is told to `replaced` first. All or nothing.
+    /// A page that was mapped already is mapped anew, and `replaced` is told what was known of the
+    /// old translation, each once, in ascending order. All or nothing. The same frame with more
+    /// rights needs no flush, and a use through the old translation may stay unseen until the next
+    /// one; a store never does.
     ///
     /// Errors: see [`EnterError`].
     fn enter(
@@ -146,6 +148,7 @@ pub trait Pmap: Send + Sync {
 
     /// Gives back frames that the pmap holds and does not need, one by one. Called when the core
     /// is short of memory and when the pmap ends; with no translation left, every frame comes back.
+    /// The caller keeps them until the flush has been waited for.
     fn reclaim(&self, back: &mut dyn FnMut(Frame)) -> Self::Flush;
 
     /// The number of pages that are mapped.

@@ -3,7 +3,8 @@
 use core::fmt;
 
 bitflags::bitflags! {
-    /// What may be done with a page. `NONE` is the empty set.
+    /// What may be done with a page. `NONE` is the empty set. A machine may allow loads wherever it
+    /// allows anything.
     #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
     pub struct Prot: u8 {
         /// Loads.

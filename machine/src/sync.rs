@@ -43,6 +43,11 @@ pub trait Locks {
         let _ = (rank, nested);
     }
 
+    /// The calling thread took a lock of `rank` without waiting for it, whatever it holds.
+    fn tried(rank: u8) {
+        let _ = rank;
+    }
+
     /// The calling thread let go of a lock of `rank`.
     fn released(rank: u8) {
         let _ = rank;
@@ -85,6 +90,12 @@ fn acquired<L: Locks>(rank: u8, nested: bool) {
     }
 }
 
+fn tried<L: Locks>(rank: u8) {
+    if cfg!(debug_assertions) {
+        L::tried(rank);
+    }
+}
+
 fn released<L: Locks>(rank: u8) {
     if cfg!(debug_assertions) {
         L::released(rank);
@@ -124,7 +135,7 @@ impl<L: Locks, T, const RANK: u8> Mutex<L, T, RANK> {
     /// Takes the lock if nobody holds it.
     pub fn try_lock(&self) -> Option<MutexGuard<'_, L, T, RANK>> {
         let inner = self.inner.try_lock()?;
-        acquired::<L>(RANK, true);
+        tried::<L>(RANK);
         Some(MutexGuard { inner })
     }
 

@@ -10,7 +10,7 @@ use crate::page::rmap::Mapping;
 use crate::slab::{Handle, cast};
 use crate::space::SpaceHandle;
 use bsdvm_machine::sync::atomic::Ordering;
-use bsdvm_machine::{Frame, Machine, Pmap, Prot, VirtAddr};
+use bsdvm_machine::{Frame, Machine, Pmap, Prot, VirtAddr, VirtRange};
 
 /// An invariant that does not hold, in words.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -123,17 +123,40 @@ impl<M: Machine> Vm<M> {
         outcome?;
         ensure(bytes == map.bytes, "map: the size differs")?;
         ensure(!map.frozen, "map: a fork never ended")?;
-        if let Some(pmap) = rec.pmap.lock().as_ref() {
-            let mut outcome = Ok(());
-            pmap.scan(self.machine().user_range(), &mut |va, t| {
-                if outcome.is_ok() {
-                    outcome = self.check_translation(space, &map, va, t);
-                }
-                sums.mappings += 1;
-            });
-            outcome?;
+        self.check_translations(space, &map, sums)
+    }
+
+    /// Looks at the translations of a space a few at a time: the lock of the pmap comes after
+    /// those of objects.
+    fn check_translations(
+        &self,
+        space: SpaceHandle,
+        map: &crate::map::MapState,
+        sums: &mut Sums,
+    ) -> Check {
+        const BATCH: usize = 64;
+        let mut from = self.machine().user_range();
+        loop {
+            let mut batch = [None; BATCH];
+            let mut count = 0;
+            if let Some(pmap) = self.space_rec(space).pmap.lock().as_ref() {
+                pmap.scan(from, &mut |va, t| {
+                    if count < BATCH {
+                        batch[count] = Some((va, t));
+                    }
+                    count += 1;
+                });
+            }
+            for (va, t) in batch.into_iter().flatten() {
+                self.check_translation(space, map, va, t)?;
+                sums.mappings += u64::from(t.kind == bsdvm_machine::Kind::Managed);
+                let next = VirtAddr(va.0 + M::PAGE.bytes());
+                from = VirtRange::new(next, from.end()).unwrap_or_default();
+            }
+            if count <= BATCH {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     fn check_entry(
@@ -184,23 +207,6 @@ impl<M: Machine> Vm<M> {
         )?;
         if let Some(object) = entry.object {
             ensure(self.references(object) > 0, "entry: its object has ended")?;
-            self.check_wired(&entry, object)?;
-        }
-        Ok(())
-    }
-
-    /// Every page in memory of a wired entry is wired.
-    fn check_wired(&self, entry: &Entry, object: ObjectHandle) -> Check {
-        if entry.wired == 0 {
-            return Ok(());
-        }
-        for va in M::PAGE.pages(entry.range()) {
-            if let Some(frame) = self.chain_page(object, entry.index_of::<M>(va)) {
-                ensure(
-                    self.frames.page(frame).wired() > 0,
-                    "page: a page of a wired range is not wired",
-                )?;
-            }
         }
         Ok(())
     }
@@ -233,6 +239,10 @@ impl<M: Machine> Vm<M> {
             "pmap: more allowed than the entry does",
         )?;
         let page = self.frames.page(t.frame);
+        ensure(
+            entry.wired == 0 || page.wired() > 0,
+            "page: mapped by a wired entry and not wired",
+        )?;
         let front = page.identity().map(|(o, _)| o) == Some(object);
         ensure(
             !t.prot.contains(Prot::WRITE) || (front && !entry.has(Flags::NEEDS_COPY)),
@@ -315,3 +325,6 @@ impl<M: Machine> Vm<M> {
         )
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 
 use crate::error::HostedError;
 use crate::mailbox::{Call, Report, SLOT_BYTES, Slot, Then, at};
+use crate::orders::Decided;
 use crate::space::{Guard, Member, Space};
 use crate::stub::{MAILBOX_FD, SLOT_VA};
 use crate::sys;
@@ -40,6 +41,7 @@ impl Space {
                 tid,
                 running: false,
                 kicked: false,
+                knew: Decided::default(),
             });
             Ok(Attached { id, slot })
         });
@@ -121,6 +123,7 @@ impl Space {
     pub(crate) fn detach(&self, id: u64) {
         let mut st = self.lock();
         // Somebody may be carrying out orders by way of this thread.
+        st.settle();
         while st.is_executing() && st.member(id).is_some() {
             self.pause(&mut st);
         }

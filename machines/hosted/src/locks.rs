@@ -25,6 +25,10 @@ impl Locks for Hosted {
         });
     }
 
+    fn tried(rank: u8) {
+        HELD.with_borrow_mut(|held| held.push(rank));
+    }
+
     fn released(rank: u8) {
         // Runs during a panic too: a missing rank must not turn it into an abort.
         let _ = HELD.try_with(|held| {

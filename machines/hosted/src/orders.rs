@@ -9,6 +9,7 @@ use crate::mailbox::{BATCH, Call, Slot};
 use crate::stub::GUEST_FD;
 use bsdvm_machine::Prot;
 use std::collections::VecDeque;
+use std::ops::Range;
 
 const SHIFT: u32 = 12;
 
@@ -84,6 +85,21 @@ impl Order {
         }
     }
 
+    /// The pages that it is about.
+    fn pages(&self) -> Range<u64> {
+        let (Order::Map { page, pages, .. }
+        | Order::Unmap { page, pages }
+        | Order::Protect { page, pages, .. }) = *self;
+        page..page + pages
+    }
+
+    /// Whether nothing is seen of `older` once both have been carried out.
+    fn overwrites(&self, older: &Order) -> bool {
+        let (new, old) = (self.pages(), older.pages());
+        let total = !matches!(self, Order::Protect { .. });
+        total && new.start <= old.start && old.end <= new.end
+    }
+
     /// The system call that carries it out. The bits of [`Prot`] are those of `mmap`.
     fn call(self) -> Call {
         match self {
@@ -137,28 +153,42 @@ pub(crate) struct Decided(u64);
 /// The orders of a space that have been decided and not been given to the stub.
 #[derive(Default)]
 pub(crate) struct Queue {
-    pending: VecDeque<Order>,
+    pending: VecDeque<(Decided, Order)>,
     decided: Decided,
     done: Decided,
 }
 
 impl Queue {
-    /// Appends an order.
+    /// Appends an order. What waits directly before it and is made void by it goes: a thread that
+    /// enters and removes one page all the time does not outrun the executor.
     pub(crate) fn push(&mut self, order: Order) -> Decided {
-        if let Some(last) = self.pending.back_mut()
+        while let Some((_, last)) = self.pending.back()
+            && order.overwrites(last)
+        {
+            self.pending.pop_back();
+        }
+        // Joining the last order is right only if that is the latest decision of all; else its
+        // number would stand for this one too early.
+        if let Some((number, last)) = self.pending.back_mut()
+            && *number == self.decided
             && let Some(both) = last.merged(order)
         {
             *last = both;
             return self.decided;
         }
-        self.pending.push_back(order);
         self.decided.0 += 1;
+        self.pending.push_back((self.decided, order));
         self.decided
     }
 
     /// Whether nothing waits to be given to the stub.
     pub(crate) fn is_empty(&self) -> bool {
         self.pending.is_empty()
+    }
+
+    /// The latest decision.
+    pub(crate) fn latest(&self) -> Decided {
+        self.decided
     }
 
     /// How many orders wait to be given to the stub.
@@ -169,10 +199,12 @@ impl Queue {
     /// Moves as many orders as fit into `slot`: how many, and the last one's number.
     pub(crate) fn give(&mut self, slot: &Slot) -> (usize, Decided) {
         let count = self.pending.len().min(BATCH);
-        for (i, order) in self.pending.drain(..count).enumerate() {
+        let mut last = self.done;
+        for (i, (number, order)) in self.pending.drain(..count).enumerate() {
             slot.put(i, order.call());
+            last = number;
         }
-        (count, Decided(self.decided.0 - self.pending.len() as u64))
+        (count, last)
     }
 
     /// All orders up to `last` have been carried out.
@@ -210,26 +242,54 @@ mod tests {
         }
     }
 
+    fn unmap(page: u64, pages: u64) -> Order {
+        Order::Unmap { page, pages }
+    }
+
+    fn waiting(q: &Queue) -> Vec<Order> {
+        q.pending.iter().map(|(_, order)| *order).collect()
+    }
+
     #[test]
     fn neighbours_merge_and_others_do_not() {
         let mut q = Queue::default();
         q.push(map(10, 1, 5));
         q.push(map(11, 2, 6));
-        assert_eq!(q.pending, [map(10, 3, 5)]);
+        assert_eq!(waiting(&q), [map(10, 3, 5)]);
         q.push(map(13, 1, 9)); // neighbour in address, not in memory
-        q.push(Order::Unmap { page: 20, pages: 2 });
-        q.push(Order::Unmap { page: 18, pages: 2 });
-        assert_eq!(q.len(), 3);
-        assert_eq!(q.pending[2], Order::Unmap { page: 18, pages: 4 });
+        q.push(unmap(20, 2));
+        q.push(unmap(18, 2));
+        assert_eq!(waiting(&q), [map(10, 3, 5), map(13, 1, 9), unmap(18, 4)]);
     }
 
     #[test]
     fn an_order_never_passes_an_older_one() {
         let mut q = Queue::default();
         let a = q.push(map(10, 1, 5));
-        let b = q.push(Order::Unmap { page: 10, pages: 1 });
+        let b = q.push(unmap(9, 1));
         let c = q.push(map(11, 1, 6)); // could join the first one, must not
         assert!(a < b && b < c);
-        assert_eq!(q.len(), 3);
+        assert_eq!(waiting(&q), [map(10, 1, 5), unmap(9, 1), map(11, 1, 6)]);
+    }
+
+    #[test]
+    fn what_is_made_void_goes_and_its_number_waits_for_the_newer_order() {
+        let mut q = Queue::default();
+        let a = q.push(map(10, 1, 5));
+        let b = q.push(map(20, 1, 7));
+        let c = q.push(unmap(20, 1));
+        assert!(a < b && b < c);
+        assert_eq!(waiting(&q), [map(10, 1, 5), unmap(20, 1)]);
+        q.complete(a);
+        assert!(q.is_done(a) && !q.is_done(b) && !q.is_done(c));
+        // The last number has gone with its order: nothing joins the one before it.
+        q.push(unmap(10, 20));
+        let d = q.push(map(40, 1, 1));
+        let e = q.push(unmap(40, 1));
+        assert!(d < e);
+        q.push(map(40, 1, 2));
+        let f = q.push(unmap(30, 11));
+        assert!(e < f);
+        assert_eq!(waiting(&q), [unmap(10, 20), unmap(30, 11)]);
     }
 }

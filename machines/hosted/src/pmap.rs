@@ -32,16 +32,21 @@ const AROUND: u64 = 16;
 ///
 /// The stub comes with the first [`crate::GuestThread`] and ends with the last one, or with the
 /// pmap. Callbacks that a method is given run under the pmap's lock: they must not call it.
+#[derive(Clone)]
 pub struct HostedPmap {
     pub(crate) space: Arc<Space>,
-    donated: Mutex<Vec<Frame>>,
+    donated: Arc<Mutex<Vec<Frame>>>,
+    _life: Arc<Life>,
 }
 
-impl Drop for HostedPmap {
+/// Closes the space when the last copy of its pmap goes.
+struct Life(Arc<Space>);
+
+impl Drop for Life {
     fn drop(&mut self) {
-        let mut st = self.space.lock();
+        let mut st = self.0.lock();
         st.closed = true;
-        self.space.lost(&mut st);
+        self.0.lost(&mut st);
     }
 }
 
@@ -58,9 +63,11 @@ impl std::fmt::Debug for HostedPmap {
 impl HostedPmap {
     /// An empty pmap.
     pub(crate) fn new(engine: Arc<Engine>) -> HostedPmap {
+        let space = Space::new(engine);
         HostedPmap {
-            space: Space::new(engine),
-            donated: Mutex::default(),
+            _life: Arc::new(Life(space.clone())),
+            space,
+            donated: Arc::default(),
         }
     }
 
@@ -94,49 +101,28 @@ impl Pmap for HostedPmap {
         let range = VirtRange::from_len(va, u64::from(run.count) << PAGE.shift())
             .filter(|r| PAGE.is_aligned_range(*r) && engine.usable(*r))
             .ok_or(EnterError::BadAddress)?;
-        let usage = match prot.contains(Prot::WRITE) {
-            true => Usage::all(),
-            false => Usage::REFERENCED,
-        };
         let mut st = self.space.lock();
         let host = match st.process {
             Some(_) => prot,
             None => Prot::NONE,
         };
-        let (mut changed, mut lowered) = (false, false);
-        for (page, frame) in pages(range).zip(run.frames()) {
-            if let Some(old) = st.table.get(page) {
-                replaced(old.removed(page));
-                lowered |=
-                    old.host != Prot::NONE && (old.frame != frame || !host.contains(old.host));
-                changed |= old.frame != frame || old.host != host;
-            } else {
-                changed |= host != Prot::NONE;
-            }
-            let pte = Pte {
-                frame,
-                prot,
-                host,
-                usage,
-                kind,
-            };
-            st.table.set(page, pte);
-        }
-        if !changed {
+        let entered = Entered { prot, host, kind };
+        let change = entered.put(&mut st, pages(range), run, replaced);
+        if change == Change::None {
             return Ok(HostedFlush::default());
         }
-        let (page, count) = (PAGE.index(va.0), u64::from(run.count));
+        let (page, count, frame) = (PAGE.index(va.0), u64::from(run.count), run.first.0);
         let order = match host {
             Prot::NONE => Order::Unmap { page, pages: count },
             _ => Order::Map {
                 page,
                 pages: count,
-                frame: run.first.0,
+                frame,
                 prot,
             },
         };
         let last = self.space.order(&mut st, order);
-        Ok(self.flush(&st, last.filter(|_| lowered)))
+        Ok(self.flush(&st, last.filter(|_| change == Change::Lowered)))
     }
 
     fn remove(&self, range: VirtRange, gone: &mut dyn FnMut(Removed)) -> HostedFlush {
@@ -258,28 +244,114 @@ impl HostedPmap {
     }
 }
 
+/// What entering changes for the stub.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Change {
+    /// Nothing: it has mapped all of it so.
+    None,
+    /// Something, but no access is lost.
+    Raised,
+    /// A frame or an access is lost.
+    Lowered,
+}
+
+/// What all pages of a run are entered with.
+struct Entered {
+    prot: Prot,
+    host: Prot,
+    kind: Kind,
+}
+
+impl Entered {
+    /// Puts a run into the table.
+    fn put(
+        self,
+        st: &mut State,
+        pages: Range<u64>,
+        run: FrameRun,
+        replaced: &mut dyn FnMut(Removed),
+    ) -> Change {
+        let Entered { prot, host, kind } = self;
+        let usage = match prot.contains(Prot::WRITE) {
+            true => Usage::all(),
+            false => Usage::REFERENCED,
+        };
+        let mut change = Change::None;
+        for (page, frame) in pages.zip(run.frames()) {
+            let old = st.table.get(page);
+            if let Some(old) = old {
+                replaced(old.removed(page));
+            }
+            change = change.max(match old {
+                Some(old) if old.host != Prot::NONE => {
+                    if old.frame != frame || !host.contains(old.host) {
+                        Change::Lowered
+                    } else if old.host != host {
+                        Change::Raised
+                    } else {
+                        Change::None
+                    }
+                }
+                _ if host != Prot::NONE => Change::Raised,
+                _ => Change::None,
+            });
+            let pte = Pte {
+                frame,
+                prot,
+                host,
+                usage,
+                kind,
+            };
+            st.table.set(page, pte);
+        }
+        change
+    }
+}
+
+/// What became of a fault.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Refault {
+    /// The page will be mapped before the guest goes on.
+    Mended {
+        /// The stub had it mapped, and nothing was decided since.
+        was_mapped: bool,
+        /// Orders of the space that the host had refused until then.
+        refusals: u64,
+    },
+    /// The table has no translation.
+    Absent,
+    /// The table has a translation that does not allow the access.
+    Denied,
+}
+
 impl Space {
-    /// A guest faulted at `va`: maps the page if the table allows the access. Tells otherwise
-    /// whether the table has a translation at all.
-    pub(crate) fn refault(&self, va: VirtAddr, access: Access) -> Result<(), bool> {
+    /// Thread `id` faulted at `va`: maps the page if the table allows the access.
+    pub(crate) fn refault(&self, id: u64, va: VirtAddr, access: Access) -> Refault {
         let mut st = self.lock();
         let page = PAGE.index(va.0);
+        let unchanged = st
+            .member(id)
+            .is_some_and(|i| st.members[i].knew == st.queue.latest());
+        let mended = Refault::Mended {
+            was_mapped: unchanged && st.table.get(page).is_some_and(|p| p.host.allows(access)),
+            refusals: st.refusals,
+        };
         let live = st.process.is_some();
-        let pte = st.table.get_mut(page).ok_or(false)?;
+        let Some(pte) = st.table.get_mut(page) else {
+            return Refault::Absent;
+        };
         if !pte.prot.allows(access) {
-            return Err(true);
+            return Refault::Denied;
         }
         pte.usage |= Usage::REFERENCED;
         if access == Access::Write {
             pte.usage |= Usage::MODIFIED;
         }
+        let pte = *pte;
         if !live {
-            return Ok(());
+            return mended;
         }
         self.make_room(&mut st);
-        let Some(pte) = st.table.get(page) else {
-            return Err(false);
-        };
         let run = run_around(&st, page, &pte);
         let prot = pte.due();
         let first = pte.frame.0 - (page - run.start) as u32;
@@ -294,7 +366,7 @@ impl Space {
             prot,
         };
         self.order(&mut st, order);
-        Ok(())
+        mended
     }
 }
 

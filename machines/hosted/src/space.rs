@@ -5,7 +5,7 @@
 //! * orders are decided (table changed, order queued) under the lock and carried out in that
 //!   order, by one executor at a time: `executing` is the executor's token;
 //! * a guest thread is marked running only while the queue is empty and no executor is at work,
-//!   or, when it is the only thread, together with the orders it carries out on its way;
+//!   or together with the last orders, which it carries out itself on its way (`in_flight`);
 //! * so, while no thread runs, what is queued cannot be seen by a guest, and a flush is done.
 //!
 //! The lock is never held while waiting for a stub.
@@ -38,6 +38,8 @@ pub(crate) struct Member {
     pub(crate) tid: i32,
     pub(crate) running: bool,
     pub(crate) kicked: bool,
+    /// The latest decision when it went into the guest last.
+    pub(crate) knew: Decided,
 }
 
 /// What the lock of a space guards.
@@ -56,14 +58,16 @@ pub(crate) struct State {
     /// whether its stub is still the space's.
     pub(crate) epoch: u64,
     executing: bool,
-    /// The orders that the only thread carries out on its way into the guest.
-    in_flight: Option<Decided>,
+    /// The last of the orders that a thread carries out on its way into the guest, and the thread.
+    in_flight: Option<(Decided, u64)>,
     /// Threads that need a parked stub thread.
     wanted: usize,
     /// Threads that sleep on `changed`.
     sleepers: usize,
     /// Host mappings, at most.
     estimate: usize,
+    /// Orders that the host has refused, ever.
+    pub(crate) refusals: u64,
 }
 
 /// A space; see the module.
@@ -130,11 +134,11 @@ impl State {
         }
     }
 
-    /// Notices that the only thread has carried out what it was given on its way.
-    fn settle(&mut self) {
-        if let Some(last) = self.in_flight
-            && let Some(m) = self.members.first()
-            && m.slot.get32(crate::mailbox::at::COUNT) == 0
+    /// Notices that a thread has carried out what it was given on its way.
+    pub(crate) fn settle(&mut self) {
+        if let Some((last, id)) = self.in_flight
+            && let Some(me) = self.member(id)
+            && self.members[me].slot.get32(crate::mailbox::at::COUNT) == 0
         {
             self.in_flight = None;
             self.executing = false;
@@ -199,6 +203,12 @@ impl Space {
         }
     }
 
+    /// The host has refused an order: most likely it has no mapping left to give.
+    fn refused(&self, st: &mut State) {
+        st.refusals += 1;
+        self.drop_mappings(st);
+    }
+
     /// Has the stub drop all that it has mapped. What is queued is void by that.
     fn drop_mappings(&self, st: &mut State) -> Decided {
         st.table.forget_host();
@@ -211,9 +221,18 @@ impl Space {
         last
     }
 
-    /// Sleeps until something changes, or for `PATIENCE`.
+    /// Sleeps while an executor is at work, or less.
     pub(crate) fn pause(&self, st: &mut Guard<'_>) {
-        self.sleep(st, PATIENCE);
+        if st.in_flight.is_some() {
+            // A matter of microseconds, and nobody will tell.
+            MutexGuard::unlocked(st, std::thread::yield_now);
+            st.settle();
+        }
+        match st.in_flight {
+            Some(_) => self.sleep(st, SHORT_PATIENCE),
+            None if st.executing => self.sleep(st, PATIENCE),
+            None => {}
+        }
     }
 
     fn sleep(&self, st: &mut Guard<'_>, patience: Duration) {
@@ -235,11 +254,13 @@ impl Space {
             if !st.executing && (st.members.is_empty() || st.parked().is_some()) {
                 return st.token();
             }
-            if st.in_flight.is_some() || !st.executing {
-                st.kick_one();
-            }
             st.wanted += 1;
-            self.sleep(st, PATIENCE);
+            if st.executing {
+                self.pause(st);
+            } else {
+                st.kick_one();
+                self.sleep(st, PATIENCE);
+            }
             st.wanted -= 1;
         }
     }
@@ -299,7 +320,7 @@ impl Space {
                 failures = 0;
             } else if failures < 2 {
                 failures += 1;
-                self.drop_mappings(st);
+                self.refused(st);
             } else {
                 // Whatever it refuses, a guest must not run on mappings that we do not know.
                 self.lost(st);
@@ -345,12 +366,15 @@ impl Space {
             if std::mem::take(&mut st.members[me].kicked) {
                 return Begun::Kicked;
             }
-            if st.executing || st.wanted > 0 {
+            if st.executing {
+                self.pause(&mut st);
+                continue;
+            }
+            if st.wanted > 0 {
                 self.sleep(&mut st, PATIENCE);
                 continue;
             }
-            let alone = st.members.len() == 1 && st.queue.len() <= BATCH;
-            if alone || st.queue.is_empty() {
+            if st.queue.len() <= BATCH {
                 self.resume(&mut st, me);
                 return Begun::Running;
             }
@@ -369,11 +393,12 @@ impl Space {
         if !st.queue.is_empty() {
             let last;
             (count, last) = st.queue.give(&slot);
-            st.in_flight = Some(last);
+            st.in_flight = Some((last, st.members[me].id));
             st.executing = true;
         }
         st.running += 1;
         st.members[me].running = true;
+        st.members[me].knew = st.queue.latest();
         slot.command(st.members[me].tid, count, Then::Resume);
     }
 
@@ -390,10 +415,11 @@ impl Space {
         st.settle();
         st.running -= 1;
         st.members[me].running = false;
-        let failed = st.in_flight.take().is_some();
+        let failed = st.in_flight.is_some_and(|(_, thread)| thread == id);
         if failed {
+            st.in_flight = None;
             st.executing = false;
-            self.drop_mappings(&mut st);
+            self.refused(&mut st);
         }
         self.notify(&st);
         if failed {
@@ -411,10 +437,8 @@ impl Space {
             if st.running == 0 || st.queue.is_done(decided) {
                 return;
             }
-            if st.in_flight.is_some() {
-                self.sleep(&mut st, SHORT_PATIENCE);
-            } else if st.executing {
-                self.sleep(&mut st, PATIENCE);
+            if st.executing {
+                self.pause(&mut st);
             } else if let Some(parked) = st.parked() {
                 let token = st.token();
                 self.drain(&mut st, parked);

@@ -36,24 +36,39 @@ pub(crate) fn memfd(name: &CStr) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// An empty file without a name, in memory if the host has a place for it.
+/// An empty file without a name, in memory if the host has a place for it, that may be mapped for
+/// execution. `TMPDIR` is asked first.
 pub(crate) fn unnamed_file() -> io::Result<OwnedFd> {
     use std::os::unix::fs::OpenOptionsExt;
-    let dirs = [std::env::temp_dir(), "/dev/shm".into(), "/tmp".into()];
+    let wish = std::env::var_os("TMPDIR").map(std::path::PathBuf::from);
+    let others = ["/dev/shm", "/tmp", "/var/tmp"].map(std::path::PathBuf::from);
     let mut last = io::Error::from(io::ErrorKind::NotFound);
-    for dir in dirs {
+    for dir in wish.into_iter().chain(others) {
         let file = File::options()
             .read(true)
             .write(true)
             .mode(0o700)
             .custom_flags(libc::O_TMPFILE | libc::O_CLOEXEC)
             .open(dir);
-        match file {
+        match file.and_then(|f| allows_execution(&f).map(|()| f)) {
             Ok(f) => return Ok(f.into()),
             Err(e) => last = e,
         }
     }
     Err(last)
+}
+
+/// Whether `file` may be mapped for execution: not on a `noexec` mount.
+fn allows_execution(file: &File) -> io::Result<()> {
+    let (prot, flags) = (libc::PROT_READ | libc::PROT_EXEC, libc::MAP_SHARED);
+    // SAFETY: a new mapping at an address of the host's choice; it is never touched.
+    let p = unsafe { libc::mmap(std::ptr::null_mut(), 4096, prot, flags, file.as_raw_fd(), 0) };
+    if p == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the mapping just made; nothing points into it.
+    unsafe { libc::munmap(p, 4096) };
+    Ok(())
 }
 
 /// A shared mapping of a whole file into this process.

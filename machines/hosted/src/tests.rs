@@ -84,3 +84,55 @@ fn a_spoilt_mailbox_is_noticed() {
     regs.rip = CODE.0 + 2;
     assert_eq!(t.run(&m, &pmap, &mut regs), Trap::Syscall);
 }
+
+/// A host that seals its vDSO leaves a hole: nothing is entered there, and no order touches it.
+#[test]
+fn a_hole_is_left_alone() {
+    let mut m = Hosted::new(1 << 20).unwrap();
+    let hole = VirtRange::from_len(VirtAddr(0x50_0000), 0x2000).unwrap();
+    let engine = std::sync::Arc::get_mut(&mut m.engine).unwrap();
+    engine.holes.push(hole);
+    let range = |start, end| VirtRange::new(VirtAddr(start), VirtAddr(end)).unwrap();
+    let parts = |r| m.engine.parts(r);
+    assert_eq!(
+        parts(range(0x40_0000, 0x60_0000)),
+        [range(0x40_0000, 0x50_0000), range(0x50_2000, 0x60_0000)]
+    );
+    assert_eq!(
+        parts(range(0x50_1000, 0x60_0000)),
+        [range(0x50_2000, 0x60_0000)]
+    );
+    assert_eq!(parts(range(0x50_0000, 0x50_2000)), []);
+    assert_eq!(parts(range(0x1000, 0x2000)), [range(0x1000, 0x2000)]);
+    let pmap = m.pmap_create().unwrap();
+    let run = FrameRun {
+        first: Frame(0),
+        count: 2,
+    };
+    let attr = MemoryAttr::WriteBack;
+    let va = VirtAddr(0x50_1000);
+    let refused = pmap.enter(va, run, Prot::RW, attr, Kind::Managed, &mut |_| ());
+    assert_eq!(refused.err(), Some(bsdvm_machine::EnterError::BadAddress));
+}
+
+#[test]
+fn errors_are_one_line_with_a_remedy() {
+    use crate::HostedError::*;
+    let e = || std::io::Error::from_raw_os_error(libc::EPERM);
+    for error in [
+        BadSize(1),
+        Memory(1, e()),
+        View(1, e()),
+        Process(e()),
+        Exec(e()),
+        Seccomp(e()),
+        Proc(e()),
+        Stub("close", e()),
+        StubDied,
+        TooManyThreads,
+        MachineGone,
+    ] {
+        let text = error.to_string();
+        assert!(!text.contains('\n') && text.contains(": "), "{text}");
+    }
+}

@@ -2,6 +2,7 @@
 
 use crate::context::{self, Context, Registers, Signal};
 use crate::mailbox::{Call, Slot, at};
+use crate::pmap::Refault;
 use crate::space::{Begun, Ended, Space};
 use crate::stub::KICK_SIGNAL;
 use crate::{Hosted, HostedError, HostedPmap, sys};
@@ -60,11 +61,22 @@ pub struct GuestThread {
     fpu_taken: bool,
     /// FS and GS, where only orders can set them.
     bases: [u64; 2],
-    /// The last fault that we mended ourselves: address, rip, how often in a row.
-    mended: (u64, u64, u32),
+    mended: Mended,
 }
 
-/// A fault that comes back this often in spite of our mapping the page will not stop.
+/// The last fault that we mended ourselves.
+#[derive(Clone, Copy, Debug, Default)]
+struct Mended {
+    /// Address and rip.
+    place: (u64, u64),
+    /// Orders that the host had refused until then.
+    refusals: u64,
+    /// How often in a row that was in vain.
+    vain: u32,
+}
+
+/// A fault that comes back this often although the page was mapped, or because the host refuses
+/// to map it, will not stop: the host is out of memory, or forbids the mapping.
 const STUBBORN: u32 = 16;
 
 thread_local! {
@@ -86,7 +98,7 @@ impl GuestThread {
             fpu: Vec::new(),
             fpu_taken: false,
             bases: [0; 2],
-            mended: (0, 0, 0),
+            mended: Mended::default(),
         })
     }
 
@@ -223,23 +235,36 @@ impl GuestThread {
         access: Access,
         rip: u64,
     ) -> Option<Trap> {
-        match self.space.refault(address, access) {
-            Err(present) => Some(Trap::Fault {
-                address,
-                access,
-                present,
-            }),
-            Ok(()) => {
-                let again = self.mended.0 == address.0 && self.mended.1 == rip;
-                self.mended = (address.0, rip, if again { self.mended.2 + 1 } else { 0 });
-                // The host cannot give the page: it is out of memory, or refuses the mapping.
-                (self.mended.2 >= STUBBORN).then_some(Trap::Exception {
-                    signal: libc::SIGBUS,
-                    code: signal.code,
-                    address: address.0,
-                })
-            }
+        let fault = |present| Trap::Fault {
+            address,
+            access,
+            present,
+        };
+        let (was_mapped, refusals) = match self.space.refault(self.id, address, access) {
+            Refault::Absent => return Some(fault(false)),
+            Refault::Denied => return Some(fault(true)),
+            Refault::Mended {
+                was_mapped,
+                refusals,
+            } => (was_mapped, refusals),
+        };
+        let last = std::mem::replace(
+            &mut self.mended,
+            Mended {
+                place: (address.0, rip),
+                refusals,
+                vain: 0,
+            },
+        );
+        // Losing the page once more is no failure; having it, or having it refused, is.
+        if last.place == self.mended.place && (was_mapped || refusals != last.refusals) {
+            self.mended.vain = last.vain + 1;
         }
+        (self.mended.vain >= STUBBORN).then_some(Trap::Exception {
+            signal: libc::SIGBUS,
+            code: signal.code,
+            address: address.0,
+        })
     }
 
     /// Ends a stub whose slot the guest has spoilt.

@@ -68,10 +68,9 @@ impl Zygote {
         Ok((zygote, holes))
     }
 
-    /// Empties the new process and takes its rights away.
+    /// Empties the new process and takes its rights away; gives what could not be emptied.
     fn settle(&self) -> Result<Vec<VirtRange>, HostedError> {
         self.wait()?;
-        let slot = &self.slot;
         let mut holes = Vec::new();
         for range in leftovers(self.process.pid())? {
             let args = [range.start().0, range.len(), 0, 0, 0, 0];
@@ -79,12 +78,8 @@ impl Zygote {
                 holes.push(range);
             }
         }
-        for (i, word) in stub::filter().into_iter().enumerate() {
-            slot.set(at::SCRATCH + 16 + i as u64 * 8, word);
-        }
-        slot.set(at::SCRATCH, stub::filter().len() as u64);
-        slot.set(at::SCRATCH + 8, slot.va() + at::SCRATCH + 16);
-        let zero = slot.va() + at::SCRATCH + 128; // a limit of 0 and 0
+        let slot = self.slot.va();
+        let zero = slot + at::SCRATCH + 128; // a limit of 0 and 0
         let core = u64::from(libc::RLIMIT_CORE);
         let must = |name, number, args| {
             self.order(Call::new(number, args))?
@@ -92,26 +87,30 @@ impl Zygote {
         };
         must("close", libc::SYS_close, [CODE_FD, 0, 0, 0, 0, 0])?;
         must("prlimit64", libc::SYS_prlimit64, [0, core, zero, 0, 0, 0])?;
-        let robust = [slot.va() + at::ROBUST, 24, 0, 0, 0, 0];
+        let robust = [slot + at::ROBUST, 24, 0, 0, 0, 0];
         must("set_robust_list", libc::SYS_set_robust_list, robust)?;
-        let privs = [libc::PR_SET_NO_NEW_PRIVS as u64, 1, 0, 0, 0, 0];
-        let spec_allow = libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
-        let program = slot.va() + at::SCRATCH;
-        let filter = [
-            u64::from(libc::SECCOMP_SET_MODE_FILTER),
-            spec_allow,
-            program,
-            0,
-            0,
-            0,
-        ];
-        for call in [
-            Call::new(libc::SYS_prctl, privs),
-            Call::new(libc::SYS_seccomp, filter),
-        ] {
-            self.order(call)?.map_err(HostedError::Seccomp)?;
-        }
+        self.confine()?;
         Ok(holes)
+    }
+
+    /// Sets the filter of system calls.
+    fn confine(&self) -> Result<(), HostedError> {
+        let slot = &self.slot;
+        for (i, word) in stub::filter().into_iter().enumerate() {
+            slot.set(at::SCRATCH + 16 + i as u64 * 8, word);
+        }
+        let program = slot.va() + at::SCRATCH;
+        slot.set(at::SCRATCH, stub::filter().len() as u64);
+        slot.set(at::SCRATCH + 8, program + 16);
+        let privs = [libc::PR_SET_NO_NEW_PRIVS as u64, 1, 0, 0, 0, 0];
+        let mode = u64::from(libc::SECCOMP_SET_MODE_FILTER);
+        let flags = libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
+        let filter = [mode, flags, program, 0, 0, 0];
+        for (number, args) in [(libc::SYS_prctl, privs), (libc::SYS_seccomp, filter)] {
+            self.order(Call::new(number, args))?
+                .map_err(HostedError::Seccomp)?;
+        }
+        Ok(())
     }
 
     /// Forks a stub whose first thread has `slot`; gives it back parked.
@@ -212,30 +211,18 @@ fn exec_stub(fds: [i32; 3]) -> Result<i32, HostedError> {
     };
     let mut stack = vec![0u128; 4096];
     let top = stack.as_mut_ptr_range().end;
-    // SAFETY: an all-zero set is valid, and filled by the next call.
-    let mut all: libc::sigset_t = unsafe { std::mem::zeroed() };
-    // SAFETY: `all` and `old` are ours. No handler of the program may run in the child, which
-    // shares our memory; this thread's mask is put back below.
-    let mut old: libc::sigset_t = unsafe { std::mem::zeroed() };
-    // SAFETY: as above.
-    unsafe {
-        libc::sigfillset(&mut all);
-        libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut old);
-    }
     // SAFETY: the child runs `launch_child` on a stack of its own, of 64 KiB, while this thread
     // sleeps until it has executed the stub or ended (CLONE_VFORK); `launch` and `stack` outlive
-    // that.
-    let pid = unsafe {
-        libc::clone(
+    // that. No handler of the program can run in the child: all signals are blocked.
+    let (pid, refused) = with_signals_blocked(|| unsafe {
+        let pid = libc::clone(
             launch_child,
             top.cast(),
             libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD,
             (&raw mut launch).cast(),
-        )
-    };
-    let refused = io::Error::last_os_error();
-    // SAFETY: as above.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &old, std::ptr::null_mut()) };
+        );
+        (pid, io::Error::last_os_error())
+    });
     if pid < 0 {
         return Err(HostedError::Process(refused));
     }
@@ -247,6 +234,21 @@ fn exec_stub(fds: [i32; 3]) -> Result<i32, HostedError> {
         return Err(HostedError::Exec(io::Error::from_raw_os_error(errno)));
     }
     Ok(pid)
+}
+
+/// Calls `f` with all signals of this thread blocked.
+fn with_signals_blocked<T>(f: impl FnOnce() -> T) -> T {
+    // SAFETY: all-zero sets are valid; both are ours, and the thread's mask is put back below.
+    let (mut all, mut old): (libc::sigset_t, libc::sigset_t) = unsafe { std::mem::zeroed() };
+    // SAFETY: as above.
+    unsafe {
+        libc::sigfillset(&mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut old);
+    }
+    let result = f();
+    // SAFETY: as above.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &old, std::ptr::null_mut()) };
+    result
 }
 
 /// The child's way to `exec`: system calls only, nothing that takes a lock or allocates.

@@ -3,8 +3,7 @@
 mod common;
 
 use bsdvm_hosted::{Hosted, HostedError, Trap};
-use bsdvm_machine::sync::Mutex;
-use bsdvm_machine::{Frame, FrameRun, Locks, Memory, Pmap, Prot};
+use bsdvm_machine::{Frame, FrameRun, Memory, Pmap, Prot};
 use common::{DATA, Guest, enter, machine};
 
 #[test]
@@ -83,6 +82,7 @@ fn sizes_that_are_none_are_refused() {
 #[test]
 #[cfg(debug_assertions)]
 fn ranks_are_asserted() {
+    use bsdvm_machine::{Locks, sync::Mutex};
     let low = Mutex::<Hosted, (), 1>::new(());
     let high = Mutex::<Hosted, (), 2>::new(());
     drop((low.lock(), high.lock()));

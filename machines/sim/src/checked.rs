@@ -1,12 +1,19 @@
 //! Locks for the checkers: flags that a waiting thread spins on.
 //!
-//! The flag of a lock is an atomic of the checker, so an acquire sees what the release wrote.
-//! Loom's atomics cannot be made in a constant; they are made at the first use, which is no
-//! point where loom switches threads.
+//! Under shuttle the flag is an atomic of the checker. Loom's atomics cannot be made in a constant,
+//! as the seam asks of a lock; there the flag is an ordinary atomic, and each access to one is
+//! preceded by an access to one atomic of loom that all locks share. So loom sees a switch point
+//! and an order at each; it takes every two lock operations for ordered, whichever locks they are
+//! on, and does not see a race that only two different locks would leave.
 
 #![allow(unsafe_code)]
 
-use bsdvm_machine::sync::atomic::{AtomicU32, Ordering};
+#[cfg(shuttle)]
+use bsdvm_machine::sync::atomic::AtomicU32;
+use core::sync::atomic::Ordering;
+
+#[cfg(loom)]
+use core::sync::atomic::AtomicU32;
 
 #[cfg(loom)]
 use loom::thread::yield_now;
@@ -30,16 +37,21 @@ mod word {
 
 #[cfg(loom)]
 mod word {
-    use super::AtomicU32;
-    use std::sync::OnceLock;
+    use bsdvm_machine::sync::atomic::AtomicUsize;
+    use core::sync::atomic::{AtomicU32, Ordering};
 
-    pub(super) struct Word(OnceLock<AtomicU32>);
+    loom::lazy_static! {
+        static ref TURN: AtomicUsize = AtomicUsize::new(0);
+    }
+
+    pub(super) struct Word(AtomicU32);
 
     impl Word {
-        pub(super) const ZERO: Word = Word(OnceLock::new());
+        pub(super) const ZERO: Word = Word(AtomicU32::new(0));
 
         pub(super) fn get(&self) -> &AtomicU32 {
-            self.0.get_or_init(|| AtomicU32::new(0))
+            TURN.fetch_add(1, Ordering::AcqRel);
+            &self.0
         }
     }
 }
@@ -62,11 +74,11 @@ fn try_write(state: &AtomicU32) -> bool {
 }
 
 fn try_read(state: &AtomicU32) -> bool {
-    let now = state.load(Ordering::Relaxed);
-    now & WRITER == 0
-        && state
-            .compare_exchange(now, now + 1, Ordering::Acquire, Ordering::Relaxed)
-            .is_ok()
+    state
+        .fetch_update(Ordering::Acquire, Ordering::Relaxed, |now| {
+            (now & WRITER == 0).then_some(now + 1)
+        })
+        .is_ok()
 }
 
 /// A mutex that a waiting thread spins on.

@@ -25,8 +25,8 @@ use shuttle::thread_local as local;
 use std::thread_local as local;
 
 local! {
-    static CPU: Cell<usize> = const { Cell::new(0) };
-    static HELD: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    static CPU: Cell<usize> = Cell::default();
+    static HELD: RefCell<Vec<u8>> = RefCell::default();
 }
 
 /// The processor of the calling thread, as [`Sim::set_cpu`] said.
@@ -70,6 +70,10 @@ impl<const SHIFT: u32> Locks for Sim<SHIFT> {
             let good = top < rank || (nested && top == rank);
             assert!(good, "lock of rank {rank} taken while {top} is held");
         }
+        HELD.with(|h| h.borrow_mut().push(rank));
+    }
+
+    fn tried(rank: u8) {
         HELD.with(|h| h.borrow_mut().push(rank));
     }
 

@@ -9,6 +9,12 @@ use bsdvm_sim::{Sim, SimConfig};
 use shuttle::thread;
 use std::sync::Arc;
 
+/// How many interleavings of each test to try: `BSDVM_SHUTTLE_RUNS`, or a few hundred.
+fn runs() -> usize {
+    let set = std::env::var("BSDVM_SHUTTLE_RUNS").ok();
+    set.and_then(|n| n.parse().ok()).unwrap_or(500)
+}
+
 const PAGE: VirtAddr = VirtAddr(0x10_0000);
 
 #[test]
@@ -34,8 +40,8 @@ fn a_waiter_hears_of_what_it_waits_for() {
         }
         waker.join().unwrap();
     };
-    shuttle::check_random(body, 500);
-    shuttle::check_pct(body, 500, 3);
+    shuttle::check_random(body, runs());
+    shuttle::check_pct(body, runs(), 3);
 }
 
 /// A frame is reached by a program on the other processor until the flush is done, never after.
@@ -62,5 +68,5 @@ fn nothing_is_reached_after_the_flush() {
         sim.read(Frame(1), 0, &mut byte);
         assert_eq!(byte, [0]);
     };
-    shuttle::check_random(body, 500);
+    shuttle::check_random(body, runs());
 }

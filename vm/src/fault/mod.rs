@@ -226,6 +226,8 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
         let entry = *map.get(vm, handle);
         let allowed = match self.purpose {
             Purpose::Visit { force: true, .. } => entry.max_prot,
+            // Wiring brings pages in whatever they allow.
+            Purpose::Wire => Prot::ALL,
             _ => entry.prot,
         };
         if !allowed.allows(self.access) {

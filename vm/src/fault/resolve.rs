@@ -72,7 +72,7 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
         };
         if let Purpose::Visit { with, .. } = &mut self.purpose {
             with(frame);
-        } else {
+        } else if !entry.prot.is_empty() {
             // A clean page of a file is entered without write, so that the first write is seen.
             let seen = !page.has(Bits::DIRTY) && !chain.front().state.is_anonymous();
             let may_write = !behind && !entry.has(Flags::NEEDS_COPY) && !seen;

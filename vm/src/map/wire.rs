@@ -11,8 +11,9 @@ use bsdvm_machine::{Access, Machine, Prot, VirtAddr, VirtRange};
 
 impl<'v, M: Machine> Space<'v, M> {
     /// Wires `range`, a range of whole pages without a hole, for its user (W01). A range that is
-    /// wired by its user already stays wired once. Pages that are not in memory are faulted in.
-    /// Pages that allow no access are wired when they come.
+    /// wired by its user already stays wired once. Pages that are not in memory are brought in,
+    /// whatever access they allow. A page that comes later, after its file was cut and grew again,
+    /// is wired when it is touched.
     ///
     /// Errors: [`MapError::Hole`], [`MapError::InvalidAddress`], [`MapError::NoMemory`],
     /// [`MapError::Pager`], [`MapError::BeyondEnd`]; what this call did is undone then, and
@@ -96,10 +97,7 @@ impl<'v, M: Machine> Space<'v, M> {
                 if !entry.has(Flags::WIRING) {
                     continue;
                 }
-                match wanted_access(entry) {
-                    Some(access) => access,
-                    None => continue,
-                }
+                wanted_access(entry)
             };
             self.fault_for(va, access, Purpose::Wire)
                 .map_err(|why| (va, why))?;
@@ -151,15 +149,11 @@ impl<'v, M: Machine> Space<'v, M> {
 
 /// The access that brings a page of an entry in for good: a write where one may come, so that the
 /// copy is made now.
-fn wanted_access(entry: &Entry) -> Option<Access> {
+fn wanted_access(entry: &Entry) -> Access {
     if entry.prot.contains(Prot::WRITE) && entry.is_private() {
-        Some(Access::Write)
-    } else if entry.prot.contains(Prot::READ) {
-        Some(Access::Read)
-    } else if entry.prot.contains(Prot::EXEC) {
-        Some(Access::Execute)
+        Access::Write
     } else {
-        None
+        Access::Read
     }
 }
 

@@ -134,10 +134,12 @@ impl<M: Machine> Object<'_, M> {
         let end = M::PAGE.count(bytes);
         loop {
             let mut state = vm.lock_object(self.handle);
-            let within = M::PAGE.within(bytes);
+            // Shorter or longer: behind the lower of the two ends nothing was ever written.
+            let least = bytes.min(state.bytes);
+            let within = M::PAGE.within(least);
             if within != 0
-                && bytes < state.bytes
-                && let Some(Slot::Resident(frame)) = state.pages.get(&vm.page_nodes, end - 1)
+                && let Some(Slot::Resident(frame)) =
+                    state.pages.get(&vm.page_nodes, M::PAGE.index(least))
             {
                 if vm.frames.page(frame).is_busy() {
                     let wait = vm.busy_wait(frame);

@@ -13,8 +13,8 @@
 //!
 //! 1. Freeze the parent's map, take write access from what is going to be copied on write, unlock
 //!    and wait for the flush: from here on no thread of the parent changes a page.
-//! 2. With nothing locked, copy the ranges that cannot be shared: wired ones (W05), and those
-//!    whose chain is as long as a chain may be.
+//! 2. With nothing locked, copy the ranges that cannot be shared: wired ones (W05), those that
+//!    others write to, and those whose chain is as long as a chain may be.
 //! 3. With everything reserved, lock both maps and commit; thaw.
 //!
 //! A failure in step 2 thaws and leaves the parent as it was, but for translations, which are a
@@ -139,8 +139,9 @@ impl<'v, M: Machine> Space<'v, M> {
         while let Some(entry) = self.frozen_entry(from) {
             from = entry.end;
             let Some(object) = entry.object else { continue };
+            // Others write to a shared object directly, so copying on write would not do.
             let copied = entry.inherit == Inherit::Copy
-                && (entry.wired > 0 || vm.chain_length(object) >= MAX_CHAIN);
+                && (entry.wired > 0 || !entry.is_private() || vm.chain_length(object) >= MAX_CHAIN);
             if !copied {
                 continue;
             }
@@ -155,7 +156,7 @@ impl<'v, M: Machine> Space<'v, M> {
                         offset: 0,
                         charge: 0,
                         wired: 0,
-                        flags: entry.flags - OWN - Flags::NEEDS_COPY,
+                        flags: entry.flags - OWN - Flags::NEEDS_COPY - Flags::SHARED,
                         ..entry
                     });
                 }
@@ -253,6 +254,7 @@ impl<M: Machine> Edit<'_, M> {
         } else {
             self.make_object(handle);
         }
+        self.get_mut(handle).flags |= Flags::SHARED;
         let entry = self.get(handle);
         if let Some(object) = entry.object {
             let counted = vm.reference(object);
@@ -271,6 +273,7 @@ impl<M: Machine> Edit<'_, M> {
         let Some(object) = entry.object else {
             return Entry {
                 charge: pages,
+                flags: entry.flags - Flags::SHARED,
                 ..entry
             };
         };

@@ -101,7 +101,7 @@ impl<M: Machine> Space<'_, M> {
         access: Access,
         with: &mut dyn FnMut(Frame, usize),
     ) -> Result<(), UserError> {
-        if va.0 % 4 != 0 {
+        if !va.0.is_multiple_of(4) {
             return Err(UserError {
                 done: 0,
                 why: FaultError::InvalidAddress,

@@ -1,0 +1,73 @@
+//! What the checks need and a fresh machine may lack.
+//!
+//! Nothing is installed that is there already, and what cannot be installed is said; the steps
+//! that need it are skipped then.
+
+use crate::steps::{Outcome, Steps, cargo};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// Debian packages, by a program that each brings.
+const PACKAGES: [(&str, &str); 1] = [("busybox", "busybox-static")];
+
+/// Sets up what is missing.
+pub(crate) fn run(steps: &mut Steps) -> Outcome {
+    packages(steps)?;
+    if !has_nightly() {
+        steps.skip("set-up: miri", "no nightly toolchain");
+    } else if !has_miri() {
+        let mut rustup = Command::new("rustup");
+        rustup.args(["+nightly", "component", "add", "miri", "rust-src"]);
+        steps.command("set-up: miri", &mut rustup)?;
+    }
+    Ok(())
+}
+
+fn packages(steps: &mut Steps) -> Outcome {
+    let missing = PACKAGES.iter().filter(|(program, _)| !on_path(program));
+    let missing: Vec<&str> = missing.map(|(_, package)| *package).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let name = format!("set-up: {}", missing.join(" "));
+    if !is_root() || !on_path("apt-get") {
+        steps.skip(&name, "needs root and apt-get; install it by hand");
+        return Ok(());
+    }
+    let mut apt = Command::new("apt-get");
+    apt.args(["install", "--yes", "--no-install-recommends"]);
+    steps.command(&name, apt.args(missing))
+}
+
+/// Whether a nightly toolchain is there.
+pub(crate) fn has_nightly() -> bool {
+    quiet(cargo("+nightly --version"))
+}
+
+/// Whether the nightly toolchain has Miri.
+pub(crate) fn has_miri() -> bool {
+    quiet(cargo("+nightly miri --version"))
+}
+
+/// Whether cargo has the subcommand `name`.
+pub(crate) fn has_subcommand(name: &str) -> bool {
+    on_path(&format!("cargo-{name}"))
+}
+
+fn on_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+}
+
+fn is_root() -> bool {
+    // The owner of the process's own folder in /proc is its effective user.
+    use std::os::unix::fs::MetadataExt;
+    Path::new("/proc/self")
+        .metadata()
+        .is_ok_and(|m| m.uid() == 0)
+}
+
+fn quiet(mut command: Command) -> bool {
+    let command = command.stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}

@@ -1,0 +1,64 @@
+//! `cargo xtask soak`: the checks that take long, in proportion to `--scale`.
+//!
+//! The tests read their length from the environment; what is set there already is kept.
+
+use crate::steps::{Outcome, Steps, cargo};
+use crate::{fuzz, setup, test};
+use clap::Args;
+use std::process::Command;
+
+/// How long to soak.
+#[derive(Args)]
+pub(crate) struct Soak {
+    /// How many times the usual length each part takes.
+    #[arg(long, default_value_t = 1)]
+    scale: u64,
+    /// Seconds for each fuzz target.
+    #[arg(long, default_value_t = 300)]
+    fuzz_seconds: u64,
+    /// Tries one in this many mutants of the core; 0: none.
+    #[arg(long, default_value_t = 40)]
+    mutants: u64,
+}
+
+/// The lengths of the tests: variable, and value at scale 1.
+const KNOBS: [(&str, u64); 3] = [
+    // Operations of a model run.
+    ("BSDVM_MODEL_OPS", 1_000_000),
+    // Cases of each property test.
+    ("PROPTEST_CASES", 20_000),
+    // Interleavings of each shuttle test.
+    ("BSDVM_SHUTTLE_RUNS", 20_000),
+];
+
+/// Runs the long checks.
+pub(crate) fn run(steps: &mut Steps, args: &Soak) -> Outcome {
+    let mut tests = cargo("test --release --workspace");
+    steps.command("long tests", knobs(&mut tests, args.scale))?;
+    test::interleavings(steps, |command| knobs(command, args.scale))?;
+    if steps.has("fuzz/Cargo.toml") {
+        fuzz::all(steps, args.fuzz_seconds.saturating_mul(args.scale))?;
+    }
+    mutants(steps, args.mutants)
+}
+
+fn knobs(command: &mut Command, scale: u64) -> &mut Command {
+    for (name, value) in KNOBS {
+        if std::env::var_os(name).is_none() {
+            command.env(name, value.saturating_mul(scale).to_string());
+        }
+    }
+    command
+}
+
+fn mutants(steps: &mut Steps, one_in: u64) -> Outcome {
+    if one_in == 0 {
+        return Ok(());
+    }
+    if !setup::has_subcommand("mutants") {
+        steps.skip("mutants", "cargo-mutants is not installed");
+        return Ok(());
+    }
+    let arguments = format!("mutants --package bsdvm --shard 0/{one_in} --timeout 120");
+    steps.command("mutants", &mut cargo(&arguments))
+}

@@ -1,0 +1,70 @@
+//! `cargo xtask test`: all there is to check in a few minutes.
+
+use crate::steps::{Outcome, Steps, cargo, checked};
+use crate::{setup, tidy};
+use std::process::Command;
+
+/// Packages whose tests run in release builds too: what is `unsafe`, timed or raced there differs.
+const RELEASE: &str = "-p bsdvm -p bsdvm-sim -p bsdvm-x86_64";
+
+/// Tests under a checker of interleavings: the checker, whose name the test has too, package and
+/// folder.
+const CHECKED: [(&str, &str, &str); 4] = [
+    ("shuttle", "bsdvm", "vm"),
+    ("shuttle", "bsdvm-sim", "machines/sim"),
+    ("loom", "bsdvm", "vm"),
+    ("loom", "bsdvm-sim", "machines/sim"),
+];
+
+/// Tests under Miri: package, folder, test.
+const MIRI: [(&str, &str, &str); 2] = [
+    ("bsdvm", "vm", "miri"),
+    ("bsdvm-sim", "machines/sim", "basics"),
+];
+
+/// Runs every check.
+pub(crate) fn run(steps: &mut Steps) -> Outcome {
+    setup::run(steps)?;
+    steps.command("format", &mut cargo("fmt --all --check"))?;
+    let mut clippy = cargo("clippy --workspace --all-targets -- -D warnings");
+    steps.command("clippy", &mut clippy)?;
+    tidy::run(steps)?;
+    steps.command("tests", &mut cargo("test --workspace"))?;
+    let mut release = cargo(&format!("test --release {RELEASE}"));
+    steps.command("tests, release", &mut release)?;
+    // The command has the name of the core, and would write its pages over the core's.
+    let mut doc = cargo("doc --no-deps --workspace --exclude bsdvm-cli");
+    steps.command("documentation", doc.env("RUSTDOCFLAGS", "-Dwarnings"))?;
+    interleavings(steps, |command| command)?;
+    miri(steps)
+}
+
+/// The tests under shuttle and loom that exist, each command as `set` leaves it.
+pub(crate) fn interleavings(
+    steps: &mut Steps,
+    set: impl Fn(&mut Command) -> &mut Command,
+) -> Outcome {
+    for (checker, package, folder) in CHECKED {
+        if steps.has(&format!("{folder}/tests/{checker}.rs")) {
+            let arguments = format!("test --release -p {package} --test {checker}");
+            let mut command = checked(checker, &arguments);
+            steps.command(&format!("{checker}: {package}"), set(&mut command))?;
+        }
+    }
+    Ok(())
+}
+
+fn miri(steps: &mut Steps) -> Outcome {
+    if !setup::has_miri() {
+        steps.skip("miri", "the nightly toolchain has no Miri");
+        return Ok(());
+    }
+    for (package, folder, test) in MIRI {
+        if steps.has(&format!("{folder}/tests/{test}.rs")) {
+            let mut miri = cargo(&format!("+nightly miri test -p {package} --test {test}"));
+            miri.env("CARGO_TARGET_DIR", "target/miri");
+            steps.command(&format!("miri: {package}"), &mut miri)?;
+        }
+    }
+    Ok(())
+}
