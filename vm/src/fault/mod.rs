@@ -122,8 +122,9 @@ pub(crate) struct Fault<'v, 'a, M: Machine> {
     pub(super) va: VirtAddr,
     pub(super) access: Access,
     pub(super) purpose: Purpose<'a>,
-    /// Something slower than finding the page happened on the way.
-    pub(super) paged_in: bool,
+    /// What was done for the page so far, when the page came before its translation could be
+    /// entered.
+    pub(super) did: Option<Faulted>,
     pub(super) nodes: Reservation<'v, M, radix::Node>,
     pub(super) chunks: Reservation<'v, M, rmap::Chunk>,
     pub(super) limbo: Limbo<'v, M>,
@@ -158,7 +159,7 @@ impl<'v, M: Machine> Space<'v, M> {
             va: M::PAGE.floor(va),
             access,
             purpose,
-            paged_in: false,
+            did: None,
             nodes: vm.reserve_page_nodes(1)?,
             chunks: vm.rmap.chunks.reserve(&vm.frames, 1, rmap::Chunk::vacant)?,
             limbo: Limbo::new(vm),
@@ -191,7 +192,7 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
                 Next::WaitMap(ticket) => self.space.wait_map(ticket),
                 Next::WaitBusy(wait) => vm.wait_busy(wait),
                 Next::PageIn(job) => {
-                    self.paged_in = true;
+                    self.did = Some(Faulted::PagedIn);
                     vm.page_in(job, &mut self.limbo)
                         .map_err(FaultError::Pager)?;
                 }

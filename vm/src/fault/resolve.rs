@@ -44,13 +44,16 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
                 return Err(FaultError::NoMemory);
             }
         };
+        if how != Faulted::Resident {
+            self.did = Some(how);
+        }
         let page = vm.frames.page(frame);
         page.set(Bits::REFERENCED);
         if write {
             page.set(Bits::DIRTY);
         }
         let behind = chain.is_behind() && !write;
-        self.finish(entry, chain, frame, how, behind)
+        self.finish(entry, chain, frame, behind)
     }
 
     /// Wires, enters or visits the page.
@@ -59,7 +62,6 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
         entry: &Entry,
         chain: &mut Chain<'v, M>,
         frame: Frame,
-        how: Faulted,
         behind: bool,
     ) -> Result<Next, FaultError> {
         let vm = self.space.vm;
@@ -86,17 +88,20 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
             }
             vm.queues.take(&vm.frames, frame);
         }
-        Ok(Next::Done(self.count(how)))
+        Ok(Next::Done(self.count()))
     }
 
-    fn count(&self, how: Faulted) -> Faulted {
+    /// Counts what the fault did, and says it.
+    fn count(&self) -> Faulted {
         let counters = &self.space.vm.counters;
+        let how = self.did.unwrap_or(Faulted::Resident);
         match how {
             Faulted::ZeroFill => counters.zero_fill.bump(),
             Faulted::Copied => counters.cow_copied.bump(),
             Faulted::Reused => counters.cow_reused.bump(),
-            Faulted::Resident if self.paged_in => return Faulted::PagedIn,
-            _ => counters.resident_faults.bump(),
+            Faulted::Resident => counters.resident_faults.bump(),
+            // The pages were counted when they came.
+            Faulted::PagedIn => {}
         }
         how
     }
