@@ -52,6 +52,8 @@ fn call_1250_takes_effect() {
 
 /// A guest that sleeps, and the processes below its runner.
 fn sleeper() -> (Child, Vec<u32>) {
+    // Whoever asked for it kills it and waits for it.
+    #[allow(clippy::zombie_processes)]
     let child = Command::new(env!("CARGO_BIN_EXE_bsdvm"))
         .args([
             "run",
