@@ -69,6 +69,7 @@ mod mailbox;
 mod memory;
 mod orders;
 mod pmap;
+pub mod probe;
 mod space;
 mod stub;
 mod sys;
