@@ -24,6 +24,7 @@
 //! | `mod.rs` | the loop, and every transition between locked and not |
 //! | `chain.rs` | the locked chain and the walk along it |
 //! | `resolve.rs` | zero-fill, copy, reuse; enter |
+//! | `around.rs` | enter the neighbours of a page of a file that is read |
 //! | `copy.rs` | copy a whole chain, for fork |
 //! | `touch.rs` | a page of one object, without a map |
 //! | `pagein.rs` | read a page in from its pager or from swap |
@@ -32,6 +33,7 @@
 //! was unlocked. Entering under the map's read lock makes remove, protect and fork atomic against
 //! faults, and costs nothing while faults share that lock.
 
+mod around;
 mod chain;
 mod copy;
 mod pagein;
@@ -295,6 +297,23 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
     pub(super) fn translation_prot(prot: Prot, may_write: bool) -> Prot {
         if may_write { prot } else { prot - Prot::WRITE }
     }
+}
+
+/// Sets aside a chunk for the page that is wanted; for a read also for those around it, if they
+/// can be had.
+fn reserve_chunks<M: Machine>(
+    vm: &crate::Vm<M>,
+    access: Access,
+) -> Result<Reservation<'_, M, rmap::Chunk>, NoRecords> {
+    let reserve = |count| {
+        vm.rmap
+            .chunks
+            .reserve(&vm.frames, count, rmap::Chunk::vacant)
+    };
+    if access == Access::Write {
+        return reserve(1);
+    }
+    reserve(around::PAGES as u32).or_else(|_| reserve(1))
 }
 
 /// Frames that a fault wants freed when it finds none.

@@ -15,7 +15,7 @@ use crate::slab::Reservation;
 use bsdvm_machine::{Frame, Machine};
 
 /// Pages that are read in at a time, at most: the one that is wanted and those after it.
-const CLUSTER: usize = 8;
+const CLUSTER: usize = 16;
 
 /// Where the pages come from.
 enum Source {

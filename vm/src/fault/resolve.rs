@@ -6,7 +6,7 @@ use crate::map::{Entry, Flags};
 use crate::page::rmap::Mapping;
 use crate::page::{Bits, Class};
 use bsdvm_machine::{
-    Access, EnterError, Frame, FrameRun, Kind, Machine, MemoryAttr, Pmap, VirtRange,
+    Access, EnterError, Frame, FrameRun, Kind, Machine, MemoryAttr, Pmap, VirtAddr, VirtRange,
 };
 
 impl<'v, M: Machine> Fault<'v, '_, M> {
@@ -78,8 +78,12 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
             // A clean page of a file is entered without write, so that the first write is seen.
             let seen = !page.has(Bits::DIRTY) && !chain.front().state.is_anonymous();
             let may_write = !behind && !entry.has(Flags::NEEDS_COPY) && !seen;
-            if let Some(next) = self.enter(frame, Self::translation_prot(entry.prot, may_write))? {
+            let prot = Self::translation_prot(entry.prot, may_write);
+            if let Some(next) = self.enter(self.va, frame, prot)? {
                 return Ok(next);
+            }
+            if self.access != Access::Write && !matches!(self.purpose, Purpose::Wire) {
+                self.enter_around(entry, chain);
             }
         }
         if wire {
@@ -191,8 +195,9 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
     }
 
     /// Enters the translation and records it. `Some` when the loop has to help first.
-    fn enter(
+    pub(super) fn enter(
         &mut self,
+        va: VirtAddr,
         frame: Frame,
         prot: bsdvm_machine::Prot,
     ) -> Result<Option<Next>, FaultError> {
@@ -203,7 +208,7 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
             return Err(FaultError::InvalidAddress);
         };
         let entered = pmap.enter(
-            self.va,
+            va,
             FrameRun::one(frame),
             prot,
             MemoryAttr::WriteBack,
@@ -215,7 +220,7 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
                 self.limbo.add_flush(flush);
                 let mapping = Mapping {
                     space: space.handle,
-                    va: self.va,
+                    va,
                 };
                 vm.rmap
                     .add(frame, vm.frames.page(frame), mapping, &mut self.chunks);
