@@ -103,10 +103,11 @@ impl<P: Platform> Task<P> {
         if !at.is_multiple_of(4) {
             return Err(Errno::EINVAL);
         }
+        let mut tries = 0;
         loop {
             match self.space.core().futex_key(VirtAddr(at), sharing) {
                 Ok(key) => return Ok(key),
-                Err(FaultError::NoMemory) => self.find_memory()?,
+                Err(FaultError::NoMemory) => self.find_memory(&mut tries)?,
                 Err(_) => return Err(Errno::EFAULT),
             }
         }
@@ -114,10 +115,11 @@ impl<P: Platform> Task<P> {
 
     /// The word at `at`.
     pub(crate) fn futex_word(&self, at: u64) -> Result<u32, Errno> {
+        let mut tries = 0;
         loop {
             match self.space.core().load_u32(VirtAddr(at)) {
                 Ok(word) => return Ok(word),
-                Err(e) if e.why == FaultError::NoMemory => self.find_memory()?,
+                Err(e) if e.why == FaultError::NoMemory => self.find_memory(&mut tries)?,
                 Err(_) => return Err(Errno::EFAULT),
             }
         }
@@ -126,6 +128,7 @@ impl<P: Platform> Task<P> {
     /// Changes the word at `at` in one piece; gives back what it was.
     pub(crate) fn futex_update(&self, at: u64, change: impl Fn(u32) -> u32) -> Result<u32, Errno> {
         let mut old = self.futex_word(at)?;
+        let mut tries = 0;
         loop {
             match self
                 .space
@@ -134,7 +137,7 @@ impl<P: Platform> Task<P> {
             {
                 Ok(Ok(was)) => return Ok(was),
                 Ok(Err(now)) => old = now,
-                Err(e) if e.why == FaultError::NoMemory => self.find_memory()?,
+                Err(e) if e.why == FaultError::NoMemory => self.find_memory(&mut tries)?,
                 Err(_) => return Err(Errno::EFAULT),
             }
         }

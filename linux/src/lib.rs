@@ -15,7 +15,7 @@
 //! * [`fs`]: descriptors, pipes, host files and their pages, `/proc`;
 //! * [`futex`], [`blocking`]: waiting;
 //! * [`maps`]: the map of a space as text, the same for `/proc/self/maps` and `--map`;
-//! * [`memory`]: the out-of-memory killer;
+//! * [`memory`], [`thrash`]: when memory runs out, or is too little to get anywhere;
 //! * [`syscall`]: the table and the calls, a file for each concern.
 //!
 //! What is absent: networking, ptrace of guests, mounts, namespaces, io_uring, modules, and
@@ -46,6 +46,7 @@ pub mod signal;
 pub mod space;
 pub mod syscall;
 pub mod system;
+pub mod thrash;
 pub mod thread;
 pub mod user;
 pub mod wait;

@@ -15,13 +15,18 @@ use linux_raw_sys::general as abi;
 
 /// How many frames to ask for at once.
 const WANTED: u32 = 32;
+/// How often to page out for one need before somebody is killed for it.
+const TRIES: u32 = 64;
 /// How long to wait for a victim's memory before looking again, in nanoseconds.
 const PATIENCE: u64 = 20_000_000;
 
 impl<P: Platform> Task<P> {
     /// Makes room in memory: the caller tries again on `Ok`. `Err`: this thread has to end.
-    pub(crate) fn find_memory(&self) -> Result<(), Errno> {
-        if self.sys.vm.pageout_step(WANTED) > 0 {
+    /// `tries` counts how often it was asked for one and the same need: what is paged out may be
+    /// taken by others, or be what is needed itself, but not for ever.
+    pub(crate) fn find_memory(&self, tries: &mut u32) -> Result<(), Errno> {
+        *tries += 1;
+        if *tries < TRIES && self.sys.vm.pageout_step(WANTED) > 0 {
             return Ok(());
         }
         let ticket = self.sys.ticket(memory_channel());
@@ -41,7 +46,7 @@ impl<P: Platform> Task<P> {
 
 impl<P: Platform> Linux<P> {
     /// Kills the process with the most resident pages, unless one is dying already.
-    fn kill_largest(&self) {
+    pub(crate) fn kill_largest(&self) {
         let alive: Vec<Arc<Process<P>>> = {
             let table = self.processes.lock();
             let alive = table.records.values().filter(|r| r.life == Life::Alive);

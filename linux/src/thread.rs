@@ -7,6 +7,7 @@ use crate::process::{ExitStatus, Process};
 use crate::signal::{SigInfo, ThreadSignals};
 use crate::space::AddressSpace;
 use crate::system::Linux;
+use crate::thrash::Thrash;
 use crate::{Lock, rank};
 use alloc::format;
 use alloc::sync::Arc;
@@ -90,6 +91,7 @@ pub(crate) struct Task<P: Platform> {
     pub(crate) sleep_until: Option<u64>,
     /// This thread's own end, by `exit`.
     pub(crate) exit: Option<ExitStatus>,
+    thrash: Thrash,
     started: u64,
 }
 
@@ -111,6 +113,7 @@ impl<P: Platform> Task<P> {
             interrupted: None,
             sleep_until: None,
             exit: None,
+            thrash: Thrash::default(),
             started: 0,
         }
     }
@@ -166,11 +169,16 @@ impl<P: Platform> Task<P> {
     }
 
     fn fault(&mut self, address: VirtAddr, access: Access) {
+        if self.thrash.note(self.regs.rip, address.0) {
+            self.thrash = Thrash::default();
+            self.sys.kill_largest();
+            return;
+        }
         let (signal, code) = match self.space.core().fault(address, access) {
             Ok(_) => return,
             Err(FaultError::NoMemory) => {
                 // Whoever is killed for it, this thread looks at its signals and faults again.
-                self.find_memory().ok();
+                self.find_memory(&mut 0).ok();
                 return;
             }
             Err(FaultError::InvalidAddress) => (abi::SIGSEGV, abi::SEGV_MAPERR),
@@ -188,26 +196,15 @@ impl<P: Platform> Task<P> {
         self.force_signal(info);
     }
 
-    /// Ends this thread, and the process with the last one.
+    /// Ends this thread, and the process with the last one. What the thread has is given back
+    /// before it leaves the table: a process that has ended has nothing left.
     fn finish(mut self) {
         self.release_futexes();
         self.add_cpu_time();
-        let last = {
-            let mut table = self.sys.processes.lock();
-            match table.get_mut(self.process.pid) {
-                Some(record) => {
-                    record.threads.retain(|t| !Arc::ptr_eq(t, &self.thread));
-                    record.threads.is_empty()
-                }
-                None => true,
-            }
-        };
-        if last {
-            self.keep_last_map();
-        }
         let Task {
             sys,
             process,
+            thread,
             cpu,
             space,
             exit,
@@ -216,7 +213,18 @@ impl<P: Platform> Task<P> {
         // The machine's thread goes before the space that it runs in.
         drop(cpu);
         drop(space);
+        let last = {
+            let mut table = sys.processes.lock();
+            match table.get_mut(process.pid) {
+                Some(record) => {
+                    record.threads.retain(|t| !Arc::ptr_eq(t, &thread));
+                    record.threads.is_empty()
+                }
+                None => true,
+            }
+        };
         if last {
+            keep_last_map(sys, &process);
             sys.end_process(&process, exit.unwrap_or(ExitStatus::Code(0)));
         }
         sys.wake(all_channel());
@@ -233,12 +241,16 @@ impl<P: Platform> Task<P> {
     pub(crate) fn cpu_time(&self) -> u64 {
         self.sys.platform.cpu_time().saturating_sub(self.started)
     }
+}
 
-    fn keep_last_map(&self) {
-        let first = crate::process::INIT + 1;
-        if self.sys.options.keep_map && self.process.pid == first {
-            let text = crate::maps::text(self.sys, &self.space);
-            *self.sys.last_map.lock() = Some(text);
-        }
+/// Keeps the map of the first process as text, if it is wanted.
+fn keep_last_map<P: Platform>(sys: &Linux<P>, process: &Process<P>) {
+    let first = crate::process::INIT + 1;
+    if sys.options.keep_map
+        && process.pid == first
+        && let Some(space) = process.space()
+    {
+        let text = crate::maps::text(sys, &space);
+        *sys.last_map.lock() = Some(text);
     }
 }

@@ -39,13 +39,14 @@ impl<P: Platform> AddressSpace<P> {
 impl<P: Platform> Task<P> {
     /// Tries `copy` again after memory was found for it; any other failure is `EFAULT`.
     fn with_memory(&self, mut copy: impl FnMut() -> Result<(), UserError>) -> Result<(), Errno> {
+        let mut tries = 0;
         loop {
             match copy() {
                 Ok(()) => return Ok(()),
                 Err(UserError {
                     why: FaultError::NoMemory,
                     ..
-                }) => self.find_memory()?,
+                }) => self.find_memory(&mut tries)?,
                 Err(_) => return Err(Errno::EFAULT),
             }
         }

@@ -10,8 +10,8 @@ use crate::platform::Platform;
 use crate::thread::Task;
 use alloc::sync::Arc;
 use bsdvm::{
-    Access, Inherit, Machine, MapError, Mapping, ObjectId, Placement, Prot, Sharing, VirtAddr,
-    VirtRange,
+    Access, EntryInfo, Inherit, Machine, MapError, Mapping, ObjectId, Placement, Prot, Sharing,
+    VirtAddr, VirtRange,
 };
 use linux_raw_sys::general as abi;
 
@@ -248,7 +248,7 @@ impl<P: Platform> Task<P> {
     pub(super) fn each_piece(
         &self,
         range: VirtRange,
-        mut act: impl FnMut(VirtRange, &bsdvm::EntryInfo) -> Result<(), Errno>,
+        mut act: impl FnMut(VirtRange, &EntryInfo) -> Result<(), Errno>,
     ) -> Answer {
         let mut at = range.start();
         while at < range.end() {
@@ -268,7 +268,7 @@ impl<P: Platform> Task<P> {
     pub(super) fn each_piece_and_holes(
         &self,
         range: VirtRange,
-        mut act: impl FnMut(VirtRange, &bsdvm::EntryInfo) -> Result<(), Errno>,
+        mut act: impl FnMut(VirtRange, &EntryInfo) -> Result<(), Errno>,
     ) -> Answer {
         let mut at = range.start();
         let mut result = Ok(0);
@@ -334,9 +334,7 @@ impl<P: Platform> Task<P> {
         let old = self.space.pages(addr, old_len, Errno::EINVAL)?;
         let new_len = page.round_up(new_len).ok_or(Errno::EINVAL)?;
         let core = self.space.core();
-        let one = core
-            .entry(old.start())
-            .is_some_and(|e| e.range.contains_range(old));
+        let one = self.is_one_mapping(old);
         if fixed {
             let new = self.space.pages(to, new_len, Errno::EINVAL)?;
             if new.overlaps(old) {
@@ -353,6 +351,17 @@ impl<P: Platform> Task<P> {
             return Err(Errno::EFAULT);
         }
         self.resize(old, new_len, may_move)
+    }
+
+    /// Whether the range is what Linux would keep as one mapping. The core may keep it in several
+    /// entries, where they have objects of their own.
+    fn is_one_mapping(&self, range: VirtRange) -> bool {
+        let mut before: Option<EntryInfo> = None;
+        let walked = self.each_piece(range, |_, entry| match before.replace(*entry) {
+            Some(b) if !continues(&b, entry) => Err(Errno::EFAULT),
+            _ => Ok(()),
+        });
+        walked.is_ok()
     }
 
     fn resize(&self, old: VirtRange, new_len: u64, may_move: bool) -> Answer {
@@ -407,6 +416,16 @@ impl<P: Platform> Task<P> {
         self.space.core().inherit(self.clip(range), inherit)?;
         Ok(0)
     }
+}
+
+/// Whether `b`, which follows `a`, maps more of the same in the same way.
+fn continues(a: &EntryInfo, b: &EntryInfo) -> bool {
+    let file = match (a.file, b.file) {
+        (None, None) => true,
+        (Some((x, at)), Some((y, then))) => x == y && at.checked_add(a.range.len()) == Some(then),
+        _ => false,
+    };
+    file && (a.prot, a.max_prot, a.sharing, a.inherit) == (b.prot, b.max_prot, b.sharing, b.inherit)
 }
 
 fn anonymous(sharing: Sharing, prot: Prot) -> Mapping {
