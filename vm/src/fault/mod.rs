@@ -127,6 +127,9 @@ pub(crate) struct Fault<'v, 'a, M: Machine> {
     /// What was done for the page so far, when the page came before its translation could be
     /// entered.
     pub(super) did: Option<Faulted>,
+    /// A frame that was waited for. Kept for the page itself: were it taken for something on the
+    /// way, a fault that needs two could chase its own tail for ever when memory is short.
+    pub(super) spare: Option<Frame>,
     pub(super) nodes: Reservation<'v, M, radix::Node>,
     pub(super) chunks: Reservation<'v, M, rmap::Chunk>,
     pub(super) limbo: Limbo<'v, M>,
@@ -162,21 +165,23 @@ impl<'v, M: Machine> Space<'v, M> {
             access,
             purpose,
             did: None,
+            spare: None,
             nodes: vm.reserve_page_nodes(1)?,
             chunks: vm.rmap.chunks.reserve(&vm.frames, 1, rmap::Chunk::vacant)?,
             limbo: Limbo::new(vm),
         };
-        match fault.run() {
-            Err(FaultError::InvalidAddress) => {
-                let grew = self.grow_stack(va).map_err(|_| FaultError::NoMemory)?;
-                if grew {
-                    fault.run()
-                } else {
-                    Err(FaultError::InvalidAddress)
-                }
-            }
+        let done = match fault.run() {
+            Err(FaultError::InvalidAddress) => match self.grow_stack(va) {
+                Ok(true) => fault.run(),
+                Ok(false) => Err(FaultError::InvalidAddress),
+                Err(_) => Err(FaultError::NoMemory),
+            },
             done => done,
+        };
+        if let Some(frame) = fault.spare.take() {
+            vm.frames.free(frame);
         }
+        done
     }
 }
 
@@ -200,7 +205,10 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
                 }
                 Next::TableFrames(count) => self.donate(count)?,
                 Next::TooMany => self.space.drop_translations(vm.machine().user_range()),
-                Next::NoFrame => self.reclaim()?,
+                Next::NoFrame => {
+                    self.reclaim()?;
+                    self.spare = self.spare.or_else(|| vm.frames.alloc(Class::Normal));
+                }
             }
             self.refill()?;
         }

@@ -80,7 +80,9 @@ impl<M: Machine> Vm<M> {
             count: 1,
             source,
         };
-        if matches!(job.source, Source::Pager(_)) {
+        // With little left, what is read ahead would push out what is wanted.
+        let plenty = self.frames.free_count() > self.frames.total() / 8;
+        if plenty && matches!(job.source, Source::Pager(_)) {
             self.read_ahead(&mut job, &mut link.state);
         }
         Some(job)

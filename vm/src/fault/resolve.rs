@@ -110,10 +110,15 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
         how
     }
 
+    fn take_frame(&mut self) -> Option<Frame> {
+        let spare = self.spare.take();
+        spare.or_else(|| self.space.vm.frames.alloc(Class::Normal))
+    }
+
     /// A fresh page in the front.
     fn zero_fill(&mut self, chain: &mut Chain<'v, M>) -> Option<Frame> {
         let vm = self.space.vm;
-        let frame = vm.frames.alloc(Class::Normal)?;
+        let frame = self.take_frame()?;
         vm.machine().zero(frame);
         let front = chain.front();
         vm.insert_page(
@@ -149,7 +154,7 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
             old_page.set(Bits::DIRTY);
             return Some((old, Faulted::Reused));
         }
-        let new = vm.frames.alloc(Class::Normal)?;
+        let new = self.take_frame()?;
         vm.machine().copy(old, new);
         let front = chain.front();
         vm.insert_page(
