@@ -206,7 +206,7 @@ impl Host for Hosted {
     }
 
     fn cpus(&self) -> usize {
-        clock::cpus()
+        self.engine.all_cpus
     }
 
     fn random(&self) -> u64 {
