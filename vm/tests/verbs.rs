@@ -1108,3 +1108,37 @@ fn a_mapping_of_an_object_that_has_ended_is_refused() {
     s.release();
     check_empty(&vm);
 }
+
+/// A copy of a file's page needs two frames, one after the other. With next to none left the fault
+/// still ends, one way or the other.
+#[test]
+fn o05_a_copy_of_a_file_page_ends_when_memory_is_short() {
+    for frames in 40..120 {
+        let machine = Sim::new(bsdvm_sim::SimConfig {
+            frames,
+            ..bsdvm_sim::SimConfig::default()
+        });
+        let Ok(vm) = bsdvm::Vm::new(machine, bsdvm::Config::default()) else {
+            continue;
+        };
+        let files = Files::leak();
+        let file = vm.object_create(files.pager(0), 64 * PAGE).unwrap();
+        let Ok(id) = vm.space_create(pages(0, 64)) else {
+            continue;
+        };
+        let s = vm.space(id);
+        let what = Mapping::object(file, 0, Sharing::Private, Prot::RW);
+        if map_at(s, 0, 64, what).is_ok() {
+            for page in 0..64 {
+                let done = touch(&vm, id, 0, at(page), Some(page));
+                assert!(
+                    matches!(done, Ok(_) | Err(FaultError::NoMemory)),
+                    "{done:?}"
+                );
+            }
+        }
+        s.release();
+        vm.object(file).release();
+        check_empty(&vm);
+    }
+}

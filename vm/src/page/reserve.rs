@@ -111,8 +111,12 @@ impl<M: Machine> Frames<M> {
         }
         self.start.store(next, Ordering::Relaxed);
         self.end.store(total, Ordering::Relaxed);
-        for frame in next..total {
-            self.free_run_at(frame, 0);
+        // The largest runs that begin and end where a run may.
+        let mut at = next;
+        while at < total {
+            let order = (at.trailing_zeros().min((total - at).ilog2()) as usize).min(ORDERS - 1);
+            self.free_run_at(at, order);
+            at += 1 << order;
         }
         self.free.store(u64::from(total - next), Ordering::Relaxed);
         let reserve = u64::from(total - next) / 64;
