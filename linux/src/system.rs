@@ -5,7 +5,7 @@ use crate::exec::{self, ExecRequest};
 use crate::fs::inode::Inodes;
 use crate::fs::table::FdTable;
 use crate::futex::Futexes;
-use crate::platform::Platform;
+use crate::platform::{Kicker, Platform};
 use crate::process::{ExitStatus, Process, Processes};
 use crate::syscall::CallTable;
 use crate::thread::{Task, Thread};
@@ -54,6 +54,8 @@ pub struct Linux<P: Platform> {
     pub(crate) processes: Lock<P, Processes<P>, { rank::PROCESSES }>,
     /// The number of processes and threads that polled on something of ours.
     pub(crate) pollers: AtomicU32,
+    /// Those among them that wait for files of the host too: what rings their bells.
+    pub(crate) mixed: Lock<P, Vec<(u64, P::Kicker)>, { rank::POLLERS }>,
     ids: AtomicU64,
     pub(crate) last_map: Lock<P, Option<String>, { rank::PROCESS }>,
 }
@@ -71,6 +73,7 @@ impl<P: Platform> Linux<P> {
             futexes: Futexes::new(),
             processes: Lock::<P, _, { rank::PROCESSES }>::new(Processes::new()),
             pollers: AtomicU32::new(0),
+            mixed: Lock::<P, _, { rank::POLLERS }>::new(Vec::new()),
             ids: AtomicU64::new(1),
             last_map: Lock::<P, _, { rank::PROCESS }>::new(None),
         }))
@@ -146,6 +149,10 @@ impl<P: Platform> Linux<P> {
     pub(crate) fn wake_pollers(&self) {
         if self.pollers.load(Ordering::SeqCst) > 0 {
             self.wake(crate::blocking::poll_channel());
+            let mixed = self.mixed.lock().clone();
+            for (_, kicker) in mixed {
+                kicker.kick();
+            }
         }
     }
 }
