@@ -1,7 +1,13 @@
 //! What the tests share: a world of one VM on the simulated machine, with files and swap.
-#![allow(dead_code, missing_docs, unreachable_pub, reason = "each test binary uses a part")]
+#![allow(
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    reason = "each test binary uses a part"
+)]
 
 pub mod model;
+pub mod scripted;
 
 use bsdvm::{
     Config, Mapping, ObjectId, PageBytes, Pager, PagerError, PagerOps, Placement, Prot, Space,
@@ -171,7 +177,9 @@ pub fn anon(space: Space<'_, Sim<12>>, first: u64, count: u64) {
 }
 
 pub fn put(space: Space<'_, Sim<12>>, page: u64, value: u64) {
-    space.write(at(page), &value.to_le_bytes()).expect("a write");
+    space
+        .write(at(page), &value.to_le_bytes())
+        .expect("a write");
 }
 
 pub fn get(space: Space<'_, Sim<12>>, page: u64) -> u64 {
@@ -186,7 +194,11 @@ pub fn check(vm: &TestVm) {
     if let Err(e) = vm.check() {
         panic!("{}", e.0);
     }
-    assert_eq!(vm.machine().stale_frames(), [], "a flush was not waited for");
+    assert_eq!(
+        vm.machine().stale_frames(),
+        [],
+        "a flush was not waited for"
+    );
 }
 
 /// Nothing is left: every frame, record and charge is back.
@@ -195,7 +207,11 @@ pub fn check_empty(vm: &TestVm) {
     check(vm);
     let c = vm.counters();
     assert_eq!((c.spaces, c.objects, c.entries), (0, 0, 0), "records left");
-    assert_eq!((c.charged_pages, c.swap_used), (0, 0), "charges or slots left");
+    assert_eq!(
+        (c.charged_pages, c.swap_used),
+        (0, 0),
+        "charges or slots left"
+    );
     assert_eq!(vm.frames_in_use(), 0, "frames left");
 }
 
