@@ -238,3 +238,22 @@ fn truncation_leaves_private_copies() {
     assert_eq!(s.load(space, 0, 1), word(1) & 0xffff_ffff);
     s.end(&[space], &[file]);
 }
+
+#[test]
+fn a_write_to_a_shared_front_leaves_the_object_behind_alone() {
+    let s = Stage::new(256);
+    let parent = s.space();
+    anon(parent, 0, 1);
+    s.store(parent, 0, 0, 1);
+    let copier = s.fork(parent.id());
+    // A shadow in front of what the copier sees, shared by two.
+    parent.inherit(pages(0, 1), Inherit::Share).unwrap();
+    let sharer = s.fork(parent.id());
+    let front = parent.entry(at(0)).unwrap().object.unwrap();
+    s.vm.object(front).write(0, &2u64.to_le_bytes()).unwrap();
+    check(s.vm);
+    assert_eq!((s.load(parent, 0, 0), s.load(sharer, 1, 0)), (2, 2));
+    assert_eq!(s.load(copier, 0, 0), 1, "its copy is its own");
+    check(s.vm);
+    s.end(&[parent, copier, sharer], &[]);
+}
