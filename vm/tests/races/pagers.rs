@@ -240,6 +240,25 @@ fn truncation_leaves_private_copies() {
 }
 
 #[test]
+fn truncation_cuts_a_page_that_is_on_swap() {
+    let s = Stage::new(256);
+    let id = s.vm.object_create_anonymous(2 * PAGE).unwrap();
+    let object = s.vm.object(id);
+    object.write(0, &[7; 2 * PAGE as usize]).unwrap();
+    s.page_out_all();
+    assert_eq!(object.resident_pages(), 0);
+    object.set_size(4).unwrap();
+    object.set_size(2 * PAGE).unwrap();
+    let mut seen = [1; 8];
+    object.read(0, &mut seen).unwrap();
+    assert_eq!(seen, [7, 7, 7, 7, 0, 0, 0, 0], "what was cut off is zero");
+    object.read(PAGE, &mut seen).unwrap();
+    assert_eq!(seen, [0; 8]);
+    check(s.vm);
+    s.end(&[], &[id]);
+}
+
+#[test]
 fn a_write_to_a_shared_front_leaves_the_object_behind_alone() {
     let s = Stage::new(256);
     let parent = s.space();
