@@ -427,8 +427,12 @@ impl<M: Machine> Vm<M> {
                 continue;
             };
             let page = self.frames.page(frame);
-            self.gather_usage(frame, Usage::MODIFIED, &mut limbo);
-            if !page.is_busy() && page.wired() == 0 && !page.has(Bits::DIRTY) {
+            if page.is_busy() || page.wired() > 0 || page.has(Bits::DIRTY) {
+                continue;
+            }
+            // What was stored through a translation is known when it has gone, and no later.
+            self.unmap_page(frame, &mut limbo);
+            if !page.has(Bits::DIRTY) {
                 self.remove_pages(&mut state, index, index + 1, &mut limbo);
             }
         }
