@@ -124,6 +124,8 @@ pub(crate) struct Fault<'v, 'a, M: Machine> {
     pub(super) purpose: Purpose<'a>,
     /// Something slower than finding the page happened on the way.
     pub(super) paged_in: bool,
+    /// What an attempt did that could not enter the page yet.
+    pub(super) made: Option<Faulted>,
     pub(super) nodes: Reservation<'v, M, radix::Node>,
     pub(super) chunks: Reservation<'v, M, rmap::Chunk>,
     pub(super) limbo: Limbo<'v, M>,
@@ -159,6 +161,7 @@ impl<'v, M: Machine> Space<'v, M> {
             access,
             purpose,
             paged_in: false,
+            made: None,
             nodes: vm.reserve_page_nodes(1)?,
             chunks: vm.rmap.chunks.reserve(&vm.frames, 1, rmap::Chunk::vacant)?,
             limbo: Limbo::new(vm),

@@ -77,6 +77,9 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
             let seen = !page.has(Bits::DIRTY) && !chain.front().state.is_anonymous();
             let may_write = !behind && !entry.has(Flags::NEEDS_COPY) && !seen;
             if let Some(next) = self.enter(frame, Self::translation_prot(entry.prot, may_write))? {
+                if how != Faulted::Resident {
+                    self.made = Some(how);
+                }
                 return Ok(next);
             }
         }
@@ -91,6 +94,10 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
 
     fn count(&self, how: Faulted) -> Faulted {
         let counters = &self.space.vm.counters;
+        let how = match how {
+            Faulted::Resident => self.made.unwrap_or(how),
+            _ => how,
+        };
         match how {
             Faulted::ZeroFill => counters.zero_fill.bump(),
             Faulted::Copied => counters.cow_copied.bump(),
