@@ -1,4 +1,6 @@
 //! Maps of 10 to a million entries: ours, the standard library's, the documents'.
+//!
+//! Arguments: numbers of entries, and a part of the name of what to measure.
 
 use bsdvm::bench::MapTree;
 use bsdvm::{Config, Vm};
@@ -150,7 +152,7 @@ impl<T: Map> Contest<T> {
     }
 }
 
-fn measure(count: u32) {
+fn measure(count: u32, filter: &str) {
     // Eight nodes a frame at the least, half full at the least.
     let vm = Vm::new(Flat::new(4096 + count / 16), Config::default()).expect("enough frames");
     let mut ours = Contest::new(MapTree::new(&vm), count);
@@ -163,6 +165,9 @@ fn measure(count: u32) {
         ("first fit", 20_000, (2_000_000 / u64::from(count)).clamp(1, 20_000)),
     ];
     for (what, n, linear) in rounds {
+        if !what.contains(filter) {
+            continue;
+        }
         let stats = match what {
             "lookup" => alternate(&mut [
                 Contender::new("ours", || ours.lookups(n)),
@@ -200,10 +205,17 @@ fn main() {
             "the documents', ns",
         ],
     );
-    let counts = std::env::args().skip(1).map(|a| a.parse().expect("a count"));
-    let counts: Vec<u32> = counts.collect();
-    let counts = if counts.is_empty() { vec![10, 1_000, 100_000, 1_000_000] } else { counts };
+    let (mut counts, mut filter) = (Vec::new(), String::new());
+    for argument in std::env::args().skip(1) {
+        match argument.parse() {
+            Ok(count) => counts.push(count),
+            Err(_) => filter = argument,
+        }
+    }
+    if counts.is_empty() {
+        counts = vec![10, 1_000, 100_000, 1_000_000];
+    }
     for count in counts {
-        measure(count);
+        measure(count, &filter);
     }
 }

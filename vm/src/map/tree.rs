@@ -97,21 +97,18 @@ impl Node {
     }
 
     fn insert(&mut self, i: usize, item: Item) {
-        let n = self.len();
-        self.starts.copy_within(i..n, i + 1);
-        self.ends.copy_within(i..n, i + 1);
-        self.gaps.copy_within(i..n, i + 1);
-        self.kids.copy_within(i..n, i + 1);
+        for at in (i..self.len().min(WIDTH - 1)).rev() {
+            self.set(at + 1, self.item(at));
+        }
         self.set(i, item);
         self.count += 1;
     }
 
     fn remove(&mut self, i: usize) {
         let n = self.len();
-        self.starts.copy_within(i + 1..n, i);
-        self.ends.copy_within(i + 1..n, i);
-        self.gaps.copy_within(i + 1..n, i);
-        self.kids.copy_within(i + 1..n, i);
+        for at in i + 1..n {
+            self.set(at - 1, self.item(at));
+        }
         self.starts[n - 1] = u64::MAX;
         self.count -= 1;
     }
@@ -136,16 +133,19 @@ impl Node {
         }
     }
 
-    /// What the parent keeps of this node.
+    /// What the parent keeps of this node. The loop has a fixed length, and no branch.
     fn summary(&self, kid: u32) -> Item {
         let n = self.len();
-        let within = self.gaps[..n].iter().copied().max();
-        let between = self.starts[1..n].iter().zip(&self.ends[..n - 1]);
-        let gap = between.fold(within.unwrap_or(0), |gap, (start, end)| gap.max(start - end));
+        let (mut within, mut between) = (self.gaps[0], 0);
+        for i in 1..WIDTH {
+            let gap = self.starts[i].wrapping_sub(self.ends[i - 1]);
+            within = within.max(if i < n { self.gaps[i] } else { 0 });
+            between = between.max(if i < n { gap } else { 0 });
+        }
         Item {
             start: self.starts[0],
             end: self.ends[n - 1],
-            gap,
+            gap: within.max(between),
             kid,
         }
     }
