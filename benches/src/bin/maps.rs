@@ -162,7 +162,11 @@ fn measure(count: u32, filter: &str) {
     let rounds: [Round; 3] = [
         ("lookup", 200_000, 200_000),
         ("churn", 100_000, 100_000),
-        ("first fit", 20_000, (2_000_000 / u64::from(count)).clamp(1, 20_000)),
+        (
+            "first fit",
+            20_000,
+            (2_000_000 / u64::from(count)).clamp(1, 20_000),
+        ),
     ];
     for (what, n, linear) in rounds {
         if !what.contains(filter) {

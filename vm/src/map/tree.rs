@@ -275,7 +275,11 @@ impl Tree {
             };
             let node = nodes.get(&self.owner, handle);
             let rank = node.rank(at);
-            let place = if level == 0 { rank } else { rank.saturating_sub(1) };
+            let place = if level == 0 {
+                rank
+            } else {
+                rank.saturating_sub(1)
+            };
             path.nodes[level] = raw;
             path.places[level] = place as u8;
             raw = node.kids[place.min(WIDTH - 1)];
