@@ -10,6 +10,7 @@
 //! `cargo xtask bench` runs them all.
 
 pub mod baseline;
+pub mod counted;
 pub mod flat;
 pub mod rounds;
 pub mod table;
