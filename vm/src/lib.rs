@@ -69,6 +69,9 @@
 #![no_std]
 #![deny(unsafe_code)]
 
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench;
 mod charge;
 mod check;
 mod fault;

@@ -39,8 +39,9 @@ pub(crate) struct Page {
     map_first: AtomicU64,
     /// Further mappings, the handle of a chunk. Guarded by the page's rmap stripe.
     map_more: AtomicU32,
-    /// The order of a free run, while the frame is its first.
-    order: AtomicU32,
+    /// One more than the order of a free run in the buddy lists, while the frame is its first.
+    /// Guarded by the lock of the lists.
+    run: AtomicU32,
 }
 
 // The atomics of a checker are larger.
@@ -61,8 +62,6 @@ bitflags::bitflags! {
         const DIRTY = 4;
         /// Used since page-out last looked.
         const REFERENCED = 8;
-        /// First of a free run in the buddy lists.
-        const FREE = 16;
         /// Contents may be dropped (`MADV_FREE`) unless written again.
         const LAZY = 32;
         /// The number of the queue.
@@ -83,7 +82,7 @@ impl Page {
             prev: AtomicU32::new(0),
             map_first: AtomicU64::new(0),
             map_more: AtomicU32::new(0),
-            order: AtomicU32::new(0),
+            run: AtomicU32::new(0),
         }
     }
 
