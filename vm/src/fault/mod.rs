@@ -167,7 +167,7 @@ impl<'v, M: Machine> Space<'v, M> {
             did: None,
             spare: None,
             nodes: vm.reserve_page_nodes(1)?,
-            chunks: vm.rmap.chunks.reserve(&vm.frames, 1, rmap::Chunk::vacant)?,
+            chunks: reserve_chunks(vm, access)?,
             limbo: Limbo::new(vm),
         };
         let done = match fault.run() {
