@@ -8,9 +8,7 @@ use bsdvm::{
     Sharing, Space, SpaceError, VirtAddr,
 };
 use bsdvm_sim::Sim;
-use common::{
-    Files, PAGE, anon, at, check, check_empty, get, pages, put, space, touch, vm,
-};
+use common::{Files, PAGE, anon, at, check, check_empty, get, pages, put, space, touch, vm};
 
 fn map_at(
     s: Space<'_, Sim<12>>,

@@ -4,8 +4,8 @@
 mod common;
 
 use bsdvm::{
-    Access, FaultError, Faulted, Inherit, MapError, Mapping, Placement, Prot,
-    Sharing, Space, VirtAddr, VirtRange,
+    Access, FaultError, Faulted, Inherit, MapError, Mapping, Placement, Prot, Sharing, Space,
+    VirtAddr, VirtRange,
 };
 use bsdvm_sim::Sim;
 use common::{
