@@ -23,7 +23,7 @@ fn frames_taken(vm: &TestVm) -> u64 {
     let s = space(vm, 64);
     // Objects come from frames in any case.
     let objects = [(); 2].map(|()| vm.object_create_anonymous(PAGE).unwrap());
-    objects.map(|o| vm.object(o).release());
+    objects.into_iter().for_each(|o| vm.object(o).release());
     let before = vm.counters().frames_free;
     for page in 0..10 {
         anon(s, page * 3, 1);
