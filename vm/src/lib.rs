@@ -101,6 +101,7 @@ pub use space::{Space, SpaceError, SpaceId, UserError};
 use charge::Charge;
 use map::Entry;
 use object::ObjectRec;
+use object::limbo::Flushes;
 use object::radix;
 use page::rmap::Rmap;
 use page::{Frames, Queues};
@@ -143,6 +144,7 @@ pub struct Vm<M: Machine> {
     pub(crate) frames: Frames<M>,
     pub(crate) queues: Queues<M>,
     pub(crate) rmap: Rmap<M>,
+    pub(crate) flushes: Flushes,
     pub(crate) objects: Slab<M, ObjectRec<M>>,
     pub(crate) spaces: Slab<M, SpaceRec<M>>,
     pub(crate) entries: Arena<M, Entry>,
@@ -162,6 +164,7 @@ impl<M: Machine> Vm<M> {
             frames: Frames::new(machine),
             queues: Queues::new(),
             rmap: Rmap::new(),
+            flushes: Flushes::new(),
             objects: Slab::new(),
             spaces: Slab::new(),
             entries: Arena::new(),

@@ -653,7 +653,6 @@ fn an_exit_meets_a_fault_on_a_busy_page() {
 /// Translations may be dropped at any moment; a page that goes out then waits until no processor
 /// remembers them, like one whose translations it drops itself.
 #[test]
-#[ignore = "a flush that somebody else has not waited for yet is not known of"]
 fn page_out_meets_dropped_translations_and_stores() {
     explore(|| {
         let w = World::new(96);
@@ -685,7 +684,6 @@ fn page_out_meets_dropped_translations_and_stores() {
 /// What a child sees does not change any more when the fork has returned, even if somebody else
 /// was about to take write access from the parent.
 #[test]
-#[ignore = "a flush that somebody else has not waited for yet is not known of"]
 fn a_fork_meets_a_protection_and_stores() {
     explore(|| {
         let w = World::new(96);

@@ -190,10 +190,10 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
     fn run(&mut self) -> Result<Faulted, FaultError> {
         let vm = self.space.vm;
         loop {
-            let next = self.attempt()?;
+            let next = self.attempt();
             // The locks of the attempt are gone: what it set free can go.
             self.limbo.settle();
-            match next {
+            match next? {
                 Next::Done(how) => return Ok(how),
                 Next::Prepare => self.prepare()?,
                 Next::WaitMap(ticket) => self.space.wait_map(ticket),

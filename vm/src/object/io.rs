@@ -323,6 +323,7 @@ impl<M: Machine> Vm<M> {
             if let Some(pmap) = pmap.as_ref()
                 && pmap.extract(mapping.va).is_some_and(|t| t.frame == frame)
             {
+                limbo.begin();
                 let (usage, flush) = pmap.take_usage(mapping.va, which);
                 super::pages::fold_usage(page, usage);
                 limbo.add_flush(flush);
@@ -379,6 +380,7 @@ impl<M: Machine> Vm<M> {
         page.set(Bits::BUSY);
         let bytes = state.bytes;
         drop(state);
+        limbo.be_quiet();
         limbo.settle();
         let result = self.put_page(pager, index, frame, bytes);
         let _state = self.lock_object(object);
