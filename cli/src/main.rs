@@ -1,3 +1,32 @@
-//! To be written.
+//! The `bsdvm` command. One file for each verb; this one takes the command line apart.
 
-fn main() {}
+mod lookup;
+mod run;
+mod size;
+mod stats;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Runs programs on the bsdvm virtual memory system.
+#[derive(Parser, Debug)]
+#[command(name = "bsdvm", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand, Debug)]
+enum Verb {
+    /// Run an unmodified Linux program with all of its memory managed by this VM
+    ///
+    /// The exit status is the program's, 128 + n when signal n killed it, 127 when there is no
+    /// such program, 126 when it cannot be executed, 125 when the machine cannot be made.
+    Run(run::RunArgs),
+}
+
+fn main() -> ExitCode {
+    match Cli::parse().verb {
+        Verb::Run(args) => run::run(&args),
+    }
+}

@@ -1,1 +1,87 @@
-//! To be written.
+//! The Linux personality: unmodified Linux programs on the bsdvm core.
+//!
+//! # The tour
+//!
+//! A guest process is an address space of the core plus what this crate adds. Its threads run
+//! through a [`platform::Platform`]; each has a supervisor that loops in [`thread`]: run until a
+//! trap, answer it, deliver signals, resume.
+//!
+//! * [`platform`]: the seam below (guest threads, host files, clock, chance);
+//! * [`errno`]: error numbers, known nowhere else in the project;
+//! * [`user`]: the guest's memory, copied in and out, typed and checked;
+//! * [`elf`], [`exec`]: programs: parsing, loading, the first stack;
+//! * [`process`], [`thread`], [`wait`]: who runs, who is whose child, how it ends;
+//! * [`signal`]: dispositions, masks, frames, restarts;
+//! * [`fs`]: descriptors, pipes, host files and their pages, `/proc`;
+//! * [`futex`], [`blocking`]: waiting;
+//! * [`maps`]: the map of a space as text, the same for `/proc/self/maps` and `--map`;
+//! * [`memory`], [`thrash`]: when memory runs out, or is too little to get anywhere;
+//! * [`syscall`]: the table and the calls, a file for each concern.
+//!
+//! What is absent: networking, ptrace of guests, mounts, namespaces, io_uring, modules, and
+//! identities other than the runner's own.
+//!
+//! # Locks
+//!
+//! All are [`bsdvm_machine::sync::Mutex`] with ranks below the core's first (20), taken in ascending
+//! order; see [`rank`]. None is held over a guest memory access, a sleep or a call of the
+//! platform's files.
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod blocking;
+pub mod elf;
+pub mod errno;
+pub mod exec;
+pub mod fs;
+pub mod futex;
+pub mod maps;
+pub mod memory;
+pub mod platform;
+pub mod process;
+pub mod signal;
+pub mod space;
+pub mod syscall;
+pub mod system;
+pub mod thrash;
+pub mod thread;
+pub mod user;
+pub mod wait;
+
+pub use errno::Errno;
+pub use platform::Platform;
+pub use process::ExitStatus;
+pub use system::{Linux, Options, Program};
+
+/// The ranks of this crate's locks, in the order in which they may be taken.
+pub mod rank {
+    /// The table of processes: parents, groups, states, threads.
+    pub const PROCESSES: u8 = 2;
+    /// What an `exec` replaces in a process: space, name, files table.
+    pub const PROCESS: u8 = 4;
+    /// Dispositions and pending signals of a process.
+    pub const SIGNALS: u8 = 6;
+    /// Mask and pending signals of a thread.
+    pub const THREAD: u8 = 7;
+    /// Break and other bounds of an address space.
+    pub const SPACE: u8 = 8;
+    /// A process's timer.
+    pub const TIMER: u8 = 9;
+    /// A table of descriptors.
+    pub const FILES: u8 = 10;
+    /// An open file's own state: offset, cached inode.
+    pub const FILE: u8 = 12;
+    /// A pipe's buffer.
+    pub const PIPE: u8 = 13;
+    /// The table of inodes that have pages.
+    pub const INODES: u8 = 15;
+    /// The table of futex waiters.
+    pub const FUTEX: u8 = 17;
+}
+
+/// A lock of the platform's machine around a `T`.
+pub(crate) type Lock<P, T, const RANK: u8> =
+    bsdvm_machine::sync::Mutex<<P as Platform>::Machine, T, RANK>;

@@ -91,7 +91,8 @@ pub trait Flush: Default {
 
 /// The translations of one address space.
 ///
-/// Addresses and ranges are aligned to pages. Calls on one pmap come one at a time.
+/// Addresses and ranges are aligned to pages. Calls on one pmap come one at a time. The functions
+/// that a call is given (`replaced`, `gone`, `seen` and so on) may not call a pmap.
 pub trait Pmap: Send + Sync {
     /// What an operation leaves to be waited for.
     type Flush: Flush;

@@ -149,7 +149,7 @@ impl<M: Machine> Vm<M> {
             }
             for (va, t) in batch.into_iter().flatten() {
                 self.check_translation(space, map, va, t)?;
-                sums.mappings += 1;
+                sums.mappings += u64::from(t.kind == bsdvm_machine::Kind::Managed);
                 let next = VirtAddr(va.0 + M::PAGE.bytes());
                 from = VirtRange::new(next, from.end()).unwrap_or_default();
             }
@@ -325,3 +325,6 @@ impl<M: Machine> Vm<M> {
         )
     }
 }
+
+#[cfg(test)]
+mod tests;

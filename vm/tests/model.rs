@@ -6,7 +6,8 @@
 
 mod common;
 
-use common::model::{FILE_PAGES, Op, SPAN, What, Where, World};
+use common::model::{FILE_PAGES, SPAN, World};
+use common::op::{Op, What, Where};
 use proptest::prelude::*;
 
 const PER_WORLD: usize = 120;

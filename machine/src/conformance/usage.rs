@@ -44,13 +44,18 @@ pub fn scan_is_in_order_and_agrees_with_extract<M: Probe>(rig: &Rig<'_, M>) {
     }
     space.enter(rig.va(900), FrameRun::one(rig.frame(0)), Prot::READ);
     let mut seen = 0;
+    let mut told = [None; 3];
     space.pmap.scan(rig.range(rig.va(-3), 903), &mut |va, t| {
-        let place = pages.get(seen).map(|i| rig.va(*i));
-        hold!(rig, place == Some(va), "{va:?} is number {seen}");
-        hold!(rig, space.pmap.extract(va) == Some(t), "{va:?}: {t:?}");
+        if let Some(place) = told.get_mut(seen) {
+            *place = Some((va, t));
+        }
         seen += 1;
     });
     hold!(rig, seen == 3, "{seen} of 3 were told");
+    for (place, (va, t)) in pages.into_iter().zip(told.into_iter().flatten()) {
+        hold!(rig, va == rig.va(place), "{va:?} is told for {place}");
+        hold!(rig, space.pmap.extract(va) == Some(t), "{va:?}: {t:?}");
+    }
     space.end();
 }
 

@@ -51,7 +51,7 @@ impl Space {
 
     fn make(&self, st: &mut Guard<'_>, cpu: usize) -> Result<(Arc<Slot>, i32, u64), HostedError> {
         let place = (0..PLACES)
-            .find(|p| st.members.iter().all(|m| m.place != *p))
+            .find(|p| !st.leaving.contains(p) && st.members.iter().all(|m| m.place != *p))
             .ok_or(HostedError::TooManyThreads)?;
         let slot = Arc::new(self.engine.mailbox.slot(SLOT_VA + place * SLOT_BYTES)?);
         slot.set32(at::FSGS, u32::from(self.engine.fsgs));
@@ -133,7 +133,9 @@ impl Space {
         }
         let epoch = st.epoch;
         let member = st.members.remove(me);
-        let (slot, tid) = (member.slot, member.tid);
+        let (slot, tid, place) = (member.slot, member.tid, member.place);
+        // Its place is free when the order to unmap its slot is queued, and not earlier.
+        st.leaving.push(place);
         MutexGuard::unlocked(&mut st, || {
             slot.put(0, Call::new(libc::SYS_exit, [0; 6]));
             slot.command(tid, 1, Then::Report);
@@ -146,6 +148,7 @@ impl Space {
             }
         });
         if st.epoch == epoch {
+            st.leaving.retain(|p| *p != place);
             st.queue.push(crate::orders::Order::Unmap {
                 page: slot.va() >> 12,
                 pages: SLOT_BYTES >> 12,

@@ -31,6 +31,8 @@ pub(crate) struct Engine {
     /// Whether stubs read and write the FS and GS bases by instruction.
     pub(crate) fsgs: bool,
     cpus: Vec<usize>,
+    /// Processors of the host, ours or not.
+    pub(crate) all_cpus: usize,
     dealt: AtomicUsize,
 }
 
@@ -56,6 +58,7 @@ impl Engine {
             budget: BUDGET.min(limit / 2),
             fsgs,
             cpus: sys::allowed_cpus(),
+            all_cpus: crate::clock::cpus(),
             dealt: AtomicUsize::new(0),
         })
     }

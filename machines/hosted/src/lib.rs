@@ -69,6 +69,7 @@ mod mailbox;
 mod memory;
 mod orders;
 mod pmap;
+pub mod probe;
 mod space;
 mod stub;
 mod sys;
@@ -205,7 +206,7 @@ impl Host for Hosted {
     }
 
     fn cpus(&self) -> usize {
-        clock::cpus()
+        self.engine.all_cpus
     }
 
     fn random(&self) -> u64 {

@@ -32,16 +32,21 @@ const AROUND: u64 = 16;
 ///
 /// The stub comes with the first [`crate::GuestThread`] and ends with the last one, or with the
 /// pmap. Callbacks that a method is given run under the pmap's lock: they must not call it.
+#[derive(Clone)]
 pub struct HostedPmap {
     pub(crate) space: Arc<Space>,
-    donated: Mutex<Vec<Frame>>,
+    donated: Arc<Mutex<Vec<Frame>>>,
+    _life: Arc<Life>,
 }
 
-impl Drop for HostedPmap {
+/// Closes the space when the last copy of its pmap goes.
+struct Life(Arc<Space>);
+
+impl Drop for Life {
     fn drop(&mut self) {
-        let mut st = self.space.lock();
+        let mut st = self.0.lock();
         st.closed = true;
-        self.space.lost(&mut st);
+        self.0.lost(&mut st);
     }
 }
 
@@ -58,9 +63,11 @@ impl std::fmt::Debug for HostedPmap {
 impl HostedPmap {
     /// An empty pmap.
     pub(crate) fn new(engine: Arc<Engine>) -> HostedPmap {
+        let space = Space::new(engine);
         HostedPmap {
-            space: Space::new(engine),
-            donated: Mutex::default(),
+            _life: Arc::new(Life(space.clone())),
+            space,
+            donated: Arc::default(),
         }
     }
 

@@ -50,6 +50,8 @@ pub(crate) struct State {
     /// `None`: no stub; then nothing is mapped anywhere and no order is queued.
     pub(crate) process: Option<Process>,
     pub(crate) members: Vec<Member>,
+    /// Places of threads that are ending: their slots are still mapped in the stub.
+    pub(crate) leaving: Vec<u64>,
     pub(crate) next_id: u64,
     pub(crate) running: usize,
     /// The pmap is gone: no stub will come again.
@@ -153,6 +155,7 @@ impl State {
         self.executing = false;
         self.in_flight = None;
         self.estimate = 0;
+        self.leaving.clear();
         self.table.forget_host();
         self.queue.abandon();
         self.process.take()

@@ -49,6 +49,23 @@ core::arch::global_asm!(
 unsafe extern "C" {
     static bsdvm_hosted_stub_start: u8;
     static bsdvm_hosted_stub_end: u8;
+    static bsdvm_hosted_probe_load: u8;
+    static bsdvm_hosted_probe_store: u8;
+}
+
+/// Where, in a space, the code is that loads the byte at `rdi` to `al` and traps.
+pub(crate) fn probe_load() -> u64 {
+    in_space(&raw const bsdvm_hosted_probe_load)
+}
+
+/// Where, in a space, the code is that stores `al` to the byte at `rdi` and traps.
+pub(crate) fn probe_store() -> u64 {
+    in_space(&raw const bsdvm_hosted_probe_store)
+}
+
+/// The address that a place in the stub's code has in every space.
+fn in_space(place: *const u8) -> u64 {
+    CODE_VA + (place as u64 - (&raw const bsdvm_hosted_stub_start) as u64)
 }
 
 /// The bytes of the stub.

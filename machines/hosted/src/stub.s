@@ -226,5 +226,17 @@ bsdvm_hosted_stub_start:
     .quad   -1
 .Lbsdvm_signals:                            # SYS SEGV BUS ILL FPE TRAP, and the kick
     .byte   31, 11, 7, 4, 8, 5, {KICK}, 0
+                                            # For the conformance tests: a load, a store, each
+                                            # ended by a trap.
+.globl bsdvm_hosted_probe_load
+.hidden bsdvm_hosted_probe_load
+bsdvm_hosted_probe_load:
+    mov     al, [rdi]
+    int3
+.globl bsdvm_hosted_probe_store
+.hidden bsdvm_hosted_probe_store
+bsdvm_hosted_probe_store:
+    mov     [rdi], al
+    int3
 bsdvm_hosted_stub_end:
 .popsection

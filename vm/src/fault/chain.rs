@@ -90,6 +90,15 @@ impl<'v, M: Machine> Chain<'v, M> {
         }
     }
 
+    pub(super) fn vm(&self) -> &'v Vm<M> {
+        self.vm
+    }
+
+    /// The locked objects, front first.
+    pub(super) fn links(&self) -> impl DoubleEndedIterator<Item = &Link<'v, M>> {
+        self.links[..self.length].iter().flatten()
+    }
+
     fn link(&mut self, at: usize) -> &mut Link<'v, M> {
         match &mut self.links[at] {
             Some(link) => link,

@@ -24,6 +24,7 @@
 //! | `mod.rs` | the loop, and every transition between locked and not |
 //! | `chain.rs` | the locked chain and the walk along it |
 //! | `resolve.rs` | zero-fill, copy, reuse; enter |
+//! | `around.rs` | enter the neighbours of a page of a file that is read |
 //! | `copy.rs` | copy a whole chain, for fork |
 //! | `touch.rs` | a page of one object, without a map |
 //! | `pagein.rs` | read a page in from its pager or from swap |
@@ -32,6 +33,7 @@
 //! was unlocked. Entering under the map's read lock makes remove, protect and fork atomic against
 //! faults, and costs nothing while faults share that lock.
 
+mod around;
 mod chain;
 mod copy;
 mod pagein;
@@ -122,8 +124,12 @@ pub(crate) struct Fault<'v, 'a, M: Machine> {
     pub(super) va: VirtAddr,
     pub(super) access: Access,
     pub(super) purpose: Purpose<'a>,
-    /// Something slower than finding the page happened on the way.
-    pub(super) paged_in: bool,
+    /// What was done for the page so far, when the page came before its translation could be
+    /// entered.
+    pub(super) did: Option<Faulted>,
+    /// A frame that was waited for. Kept for the page itself: were it taken for something on the
+    /// way, a fault that needs two could chase its own tail for ever when memory is short.
+    pub(super) spare: Option<Frame>,
     pub(super) nodes: Reservation<'v, M, radix::Node>,
     pub(super) chunks: Reservation<'v, M, rmap::Chunk>,
     pub(super) limbo: Limbo<'v, M>,
@@ -158,22 +164,24 @@ impl<'v, M: Machine> Space<'v, M> {
             va: M::PAGE.floor(va),
             access,
             purpose,
-            paged_in: false,
+            did: None,
+            spare: None,
             nodes: vm.reserve_page_nodes(1)?,
             chunks: vm.rmap.chunks.reserve(&vm.frames, 1, rmap::Chunk::vacant)?,
             limbo: Limbo::new(vm),
         };
-        match fault.run() {
-            Err(FaultError::InvalidAddress) => {
-                let grew = self.grow_stack(va).map_err(|_| FaultError::NoMemory)?;
-                if grew {
-                    fault.run()
-                } else {
-                    Err(FaultError::InvalidAddress)
-                }
-            }
+        let done = match fault.run() {
+            Err(FaultError::InvalidAddress) => match self.grow_stack(va) {
+                Ok(true) => fault.run(),
+                Ok(false) => Err(FaultError::InvalidAddress),
+                Err(_) => Err(FaultError::NoMemory),
+            },
             done => done,
+        };
+        if let Some(frame) = fault.spare.take() {
+            vm.frames.free(frame);
         }
+        done
     }
 }
 
@@ -191,13 +199,16 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
                 Next::WaitMap(ticket) => self.space.wait_map(ticket),
                 Next::WaitBusy(wait) => vm.wait_busy(wait),
                 Next::PageIn(job) => {
-                    self.paged_in = true;
+                    self.did = Some(Faulted::PagedIn);
                     vm.page_in(job, &mut self.limbo)
                         .map_err(FaultError::Pager)?;
                 }
                 Next::TableFrames(count) => self.donate(count)?,
                 Next::TooMany => self.space.drop_translations(vm.machine().user_range()),
-                Next::NoFrame => self.reclaim()?,
+                Next::NoFrame => {
+                    self.reclaim()?;
+                    self.spare = self.spare.or_else(|| vm.frames.alloc(Class::Normal));
+                }
             }
             self.refill()?;
         }
@@ -294,6 +305,23 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
     pub(super) fn translation_prot(prot: Prot, may_write: bool) -> Prot {
         if may_write { prot } else { prot - Prot::WRITE }
     }
+}
+
+/// Sets aside a chunk for the page that is wanted; for a read also for those around it, if they
+/// can be had.
+fn reserve_chunks<M: Machine>(
+    vm: &crate::Vm<M>,
+    access: Access,
+) -> Result<Reservation<'_, M, rmap::Chunk>, NoRecords> {
+    let reserve = |count| {
+        vm.rmap
+            .chunks
+            .reserve(&vm.frames, count, rmap::Chunk::vacant)
+    };
+    if access == Access::Write {
+        return reserve(1);
+    }
+    reserve(around::PAGES as u32).or_else(|_| reserve(1))
 }
 
 /// Frames that a fault wants freed when it finds none.

@@ -15,7 +15,7 @@ use crate::slab::Reservation;
 use bsdvm_machine::{Frame, Machine};
 
 /// Pages that are read in at a time, at most: the one that is wanted and those after it.
-const CLUSTER: usize = 8;
+const CLUSTER: usize = 16;
 
 /// Where the pages come from.
 enum Source {
@@ -80,7 +80,9 @@ impl<M: Machine> Vm<M> {
             count: 1,
             source,
         };
-        if matches!(job.source, Source::Pager(_)) {
+        // With little left, what is read ahead would push out what is wanted.
+        let plenty = self.frames.free_count() > self.frames.total() / 8;
+        if plenty && matches!(job.source, Source::Pager(_)) {
             self.read_ahead(&mut job, &mut link.state);
         }
         Some(job)

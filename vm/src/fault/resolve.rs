@@ -6,7 +6,7 @@ use crate::map::{Entry, Flags};
 use crate::page::rmap::Mapping;
 use crate::page::{Bits, Class};
 use bsdvm_machine::{
-    Access, EnterError, Frame, FrameRun, Kind, Machine, MemoryAttr, Pmap, VirtRange,
+    Access, EnterError, Frame, FrameRun, Kind, Machine, MemoryAttr, Pmap, VirtAddr, VirtRange,
 };
 
 impl<'v, M: Machine> Fault<'v, '_, M> {
@@ -44,13 +44,16 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
                 return Err(FaultError::NoMemory);
             }
         };
+        if how != Faulted::Resident {
+            self.did = Some(how);
+        }
         let page = vm.frames.page(frame);
         page.set(Bits::REFERENCED);
         if write {
             page.set(Bits::DIRTY);
         }
         let behind = chain.is_behind() && !write;
-        self.finish(entry, chain, frame, how, behind)
+        self.finish(entry, chain, frame, behind)
     }
 
     /// Wires, enters or visits the page.
@@ -59,7 +62,6 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
         entry: &Entry,
         chain: &mut Chain<'v, M>,
         frame: Frame,
-        how: Faulted,
         behind: bool,
     ) -> Result<Next, FaultError> {
         let vm = self.space.vm;
@@ -76,8 +78,12 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
             // A clean page of a file is entered without write, so that the first write is seen.
             let seen = !page.has(Bits::DIRTY) && !chain.front().state.is_anonymous();
             let may_write = !behind && !entry.has(Flags::NEEDS_COPY) && !seen;
-            if let Some(next) = self.enter(frame, Self::translation_prot(entry.prot, may_write))? {
+            let prot = Self::translation_prot(entry.prot, may_write);
+            if let Some(next) = self.enter(self.va, frame, prot)? {
                 return Ok(next);
+            }
+            if self.access != Access::Write && !matches!(self.purpose, Purpose::Wire) {
+                self.enter_around(entry, chain);
             }
         }
         if wire {
@@ -86,25 +92,33 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
             }
             vm.queues.take(&vm.frames, frame);
         }
-        Ok(Next::Done(self.count(how)))
+        Ok(Next::Done(self.count()))
     }
 
-    fn count(&self, how: Faulted) -> Faulted {
+    /// Counts what the fault did, and says it.
+    fn count(&self) -> Faulted {
         let counters = &self.space.vm.counters;
+        let how = self.did.unwrap_or(Faulted::Resident);
         match how {
             Faulted::ZeroFill => counters.zero_fill.bump(),
             Faulted::Copied => counters.cow_copied.bump(),
             Faulted::Reused => counters.cow_reused.bump(),
-            Faulted::Resident if self.paged_in => return Faulted::PagedIn,
-            _ => counters.resident_faults.bump(),
+            Faulted::Resident => counters.resident_faults.bump(),
+            // The pages were counted when they came.
+            Faulted::PagedIn => {}
         }
         how
+    }
+
+    fn take_frame(&mut self) -> Option<Frame> {
+        let spare = self.spare.take();
+        spare.or_else(|| self.space.vm.frames.alloc(Class::Normal))
     }
 
     /// A fresh page in the front.
     fn zero_fill(&mut self, chain: &mut Chain<'v, M>) -> Option<Frame> {
         let vm = self.space.vm;
-        let frame = vm.frames.alloc(Class::Normal)?;
+        let frame = self.take_frame()?;
         vm.machine().zero(frame);
         let front = chain.front();
         vm.insert_page(
@@ -140,7 +154,7 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
             old_page.set(Bits::DIRTY);
             return Some((old, Faulted::Reused));
         }
-        let new = vm.frames.alloc(Class::Normal)?;
+        let new = self.take_frame()?;
         vm.machine().copy(old, new);
         let front = chain.front();
         vm.insert_page(
@@ -186,8 +200,9 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
     }
 
     /// Enters the translation and records it. `Some` when the loop has to help first.
-    fn enter(
+    pub(super) fn enter(
         &mut self,
+        va: VirtAddr,
         frame: Frame,
         prot: bsdvm_machine::Prot,
     ) -> Result<Option<Next>, FaultError> {
@@ -198,7 +213,7 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
             return Err(FaultError::InvalidAddress);
         };
         let entered = pmap.enter(
-            self.va,
+            va,
             FrameRun::one(frame),
             prot,
             MemoryAttr::WriteBack,
@@ -210,7 +225,7 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
                 self.limbo.add_flush(flush);
                 let mapping = Mapping {
                     space: space.handle,
-                    va: self.va,
+                    va,
                 };
                 vm.rmap
                     .add(frame, vm.frames.page(frame), mapping, &mut self.chunks);

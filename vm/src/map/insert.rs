@@ -149,7 +149,11 @@ impl<'v, M: Machine> Space<'v, M> {
             MappingBacking::Object { offset, .. } => page.index(offset),
             MappingBacking::Anonymous => 0,
         };
-        if offset.checked_add(page.index(len)).is_none() {
+        if offset
+            .checked_add(page.index(len))
+            .and_then(|end| page.offset(end))
+            .is_none()
+        {
             return Err(MapError::InvalidArgument);
         }
         let fixed = match place {

@@ -44,7 +44,11 @@ pub(crate) struct Page {
     run: AtomicU32,
 }
 
-const _: () = assert!(size_of::<Page>() <= 40, "the goal is 40 bytes a frame");
+// The atomics of a checker are larger.
+const _: () = assert!(
+    size_of::<Page>() <= 40 || cfg!(any(shuttle, loom)),
+    "the goal is 40 bytes a frame"
+);
 
 bitflags::bitflags! {
     /// Flags of a page.

@@ -1,7 +1,14 @@
 //! What the tests share: a world of one VM on the simulated machine, with files and swap.
-#![allow(dead_code, missing_docs, unreachable_pub, reason = "each test binary uses a part")]
+#![allow(
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    reason = "each test binary uses a part"
+)]
 
 pub mod model;
+pub mod op;
+pub mod scripted;
 
 use bsdvm::{
     Config, Mapping, ObjectId, PageBytes, Pager, PagerError, PagerOps, Placement, Prot, Space,
@@ -15,6 +22,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 pub type TestVm = Vm<Sim<12>>;
 pub const PAGE: u64 = 4096;
 
+/// Called with the byte offset of a get or put, once.
+pub type Hook = Box<dyn FnMut(u64) + Send>;
+
 /// Files in memory, by cookie.
 #[derive(Default)]
 pub struct Files {
@@ -25,8 +35,8 @@ pub struct Files {
     pub puts: AtomicU64,
     pub closed: AtomicU64,
     /// Called at the start of each get and put: a test's hook for scripted interleavings.
-    pub on_get: Mutex<Option<Box<dyn FnMut(u64) + Send>>>,
-    pub on_put: Mutex<Option<Box<dyn FnMut(u64) + Send>>>,
+    pub on_get: Mutex<Option<Hook>>,
+    pub on_put: Mutex<Option<Hook>>,
 }
 
 impl Files {
@@ -171,7 +181,9 @@ pub fn anon(space: Space<'_, Sim<12>>, first: u64, count: u64) {
 }
 
 pub fn put(space: Space<'_, Sim<12>>, page: u64, value: u64) {
-    space.write(at(page), &value.to_le_bytes()).expect("a write");
+    space
+        .write(at(page), &value.to_le_bytes())
+        .expect("a write");
 }
 
 pub fn get(space: Space<'_, Sim<12>>, page: u64) -> u64 {
@@ -186,7 +198,11 @@ pub fn check(vm: &TestVm) {
     if let Err(e) = vm.check() {
         panic!("{}", e.0);
     }
-    assert_eq!(vm.machine().stale_frames(), [], "a flush was not waited for");
+    assert_eq!(
+        vm.machine().stale_frames(),
+        [],
+        "a flush was not waited for"
+    );
 }
 
 /// Nothing is left: every frame, record and charge is back.
@@ -195,7 +211,11 @@ pub fn check_empty(vm: &TestVm) {
     check(vm);
     let c = vm.counters();
     assert_eq!((c.spaces, c.objects, c.entries), (0, 0, 0), "records left");
-    assert_eq!((c.charged_pages, c.swap_used), (0, 0), "charges or slots left");
+    assert_eq!(
+        (c.charged_pages, c.swap_used),
+        (0, 0),
+        "charges or slots left"
+    );
     assert_eq!(vm.frames_in_use(), 0, "frames left");
 }
 

@@ -3,7 +3,11 @@
 //!
 //! A page holds four words at fixed places; the model knows their values and nothing else.
 
-use super::{BASE, Files, MemorySwap, PAGE, TestVm, at, check, check_empty, pages, touch, vm};
+mod compare;
+mod wire;
+
+use super::op::{Op, What, Where};
+use super::{Files, MemorySwap, PAGE, TestVm, at, check, pages, touch, vm};
 use bsdvm::{
     Access, Backing, FaultError, Inherit, MapError, Mapping, ObjectId, Placement, Prot, Sharing,
     SpaceError, SpaceId, VirtAddr,
@@ -67,54 +71,6 @@ struct File {
 /// One space of the model: what each page number shows.
 #[derive(Default)]
 struct Flat(BTreeMap<u64, Page>);
-
-/// What to map, as drawn.
-#[derive(Clone, Copy, Debug)]
-pub enum What {
-    Anonymous,
-    AnonymousShared,
-    FilePrivate { file: usize, from: u64 },
-    FileShared { file: usize, from: u64 },
-}
-
-/// Where, as drawn.
-#[derive(Clone, Copy, Debug)]
-pub enum Where {
-    At(u64),
-    Replace(u64),
-    Up(u64),
-    Down(u64),
-}
-
-/// One random operation. Numbers are taken modulo what there is.
-#[derive(Clone, Debug)]
-pub enum Op {
-    Map { space: usize, len: u64, place: Where, what: What, prot: u8 },
-    Remove { space: usize, first: u64, len: u64 },
-    Protect { space: usize, first: u64, len: u64, prot: u8 },
-    ProtectMax { space: usize, first: u64, len: u64, prot: u8 },
-    Inherit { space: usize, first: u64, len: u64, inherit: u8 },
-    Discard { space: usize, first: u64, len: u64 },
-    Wire { space: usize, first: u64, len: u64 },
-    Unwire { space: usize, first: u64, len: u64 },
-    Move { space: usize, first: u64, len: u64, new_len: u64, place: Where },
-    Fork { space: usize },
-    Exit { space: usize },
-    Create,
-    /// Through the VM, as a system call does.
-    Write { space: usize, page: u64, place: usize, value: u64 },
-    Read { space: usize, page: u64, place: usize },
-    /// Through the TLB of a processor, as a program does.
-    Store { space: usize, cpu: usize, page: u64, place: usize, value: u64 },
-    Load { space: usize, cpu: usize, page: u64, place: usize },
-    FileWrite { file: usize, page: u64, place: usize, value: u64 },
-    FileRead { file: usize, page: u64, place: usize },
-    Resize { file: usize, bytes: u64 },
-    Clean { space: usize, first: u64, len: u64, invalidate: bool },
-    PageOut { want: u32 },
-    Drop { space: usize, first: u64, len: u64 },
-    Residency { space: usize, first: u64, len: u64 },
-}
 
 /// A VM and the model of it.
 pub struct World {
@@ -274,7 +230,7 @@ impl World {
         self.apply(op, fail > 0);
         self.vm.inject_failure(0);
         check(&self.vm);
-        if self.step % 16 == 0 {
+        if self.step.is_multiple_of(16) {
             self.compare_all();
         }
     }
@@ -285,10 +241,17 @@ impl World {
             Op::PageOut { want } => {
                 self.vm.pageout_step(want);
             }
-            Op::FileWrite { file, page, place, value } => {
+            Op::FileWrite {
+                file,
+                page,
+                place,
+                value,
+            } => {
                 self.file_write(file % FILES, page, place, value, may_fail);
             }
-            Op::FileRead { file, page, place } => self.file_read(file % FILES, page, place, may_fail),
+            Op::FileRead { file, page, place } => {
+                self.file_read(file % FILES, page, place, may_fail)
+            }
             Op::Resize { file, bytes } => self.resize(file % FILES, bytes),
             _ => self.apply_to_space(op, may_fail),
         }
@@ -318,19 +281,37 @@ impl World {
         };
         let Some(s) = self.pick(number) else { return };
         match *op {
-            Op::Map { len, place, what, prot, .. } => self.map(s, len, place, what, prot_of(prot), may_fail),
+            Op::Map {
+                len,
+                place,
+                what,
+                prot,
+                ..
+            } => self.map(s, len, place, what, prot_of(prot), may_fail),
             Op::Remove { first, len, .. } => {
                 let r = self.vm.space(self.id(s)).remove(pages(first, len));
                 if settled(r, may_fail) {
                     self.flat(s).retain(|&p, _| p < first || p >= first + len);
                 }
             }
-            Op::Protect { first, len, prot, .. } => self.protect(s, first, len, prot_of(prot), false, may_fail),
-            Op::ProtectMax { first, len, prot, .. } => self.protect(s, first, len, prot_of(prot), true, may_fail),
-            Op::Inherit { first, len, inherit, .. } => {
+            Op::Protect {
+                first, len, prot, ..
+            } => self.protect(s, first, len, prot_of(prot), false, may_fail),
+            Op::ProtectMax {
+                first, len, prot, ..
+            } => self.protect(s, first, len, prot_of(prot), true, may_fail),
+            Op::Inherit {
+                first,
+                len,
+                inherit,
+                ..
+            } => {
                 let inherit = [Inherit::Share, Inherit::Copy, Inherit::None, Inherit::Zero]
                     [usize::from(inherit % 4)];
-                let r = self.vm.space(self.id(s)).inherit(pages(first, len), inherit);
+                let r = self
+                    .vm
+                    .space(self.id(s))
+                    .inherit(pages(first, len), inherit);
                 if settled(r, may_fail) {
                     for (_, page) in self.flat(s).range_mut(first..first + len) {
                         page.inherit = inherit;
@@ -340,7 +321,13 @@ impl World {
             Op::Discard { first, len, .. } => self.discard(s, first, len, may_fail),
             Op::Wire { first, len, .. } => self.wire(s, first, len, may_fail),
             Op::Unwire { first, len, .. } => self.unwire(s, first, len, may_fail),
-            Op::Move { first, len, new_len, place, .. } => self.move_(s, first, len, new_len, place, may_fail),
+            Op::Move {
+                first,
+                len,
+                new_len,
+                place,
+                ..
+            } => self.move_(s, first, len, new_len, place, may_fail),
             Op::Fork { .. } => self.fork(s, may_fail),
             Op::Exit { .. } => {
                 let (id, _) = self.spaces[s].take().unwrap();
@@ -350,7 +337,9 @@ impl World {
             // that has a test of its own.
             Op::Write { page, place, .. } | Op::Store { page, place, .. }
                 if self.behind_end(s, page, place % 4) => {}
-            Op::Write { page, place, value, .. } => {
+            Op::Write {
+                page, place, value, ..
+            } => {
                 let va = VirtAddr(at(page).0 + PLACES[place % 4]);
                 let r = self.vm.space(self.id(s)).write(va, &value.to_le_bytes());
                 let expected = self.expect(s, page, Access::Write);
@@ -367,7 +356,13 @@ impl World {
                     self.compare_word(s, page, place % 4, u64::from_le_bytes(bytes));
                 }
             }
-            Op::Store { cpu, page, place, value, .. } => {
+            Op::Store {
+                cpu,
+                page,
+                place,
+                value,
+                ..
+            } => {
                 let va = VirtAddr(at(page).0 + PLACES[place % 4]);
                 let r = touch(&self.vm, self.id(s), cpu % 2, va, Some(value));
                 let expected = self.expect(s, page, Access::Write);
@@ -375,7 +370,9 @@ impl World {
                     self.model_write(s, page, place % 4, value);
                 }
             }
-            Op::Load { cpu, page, place, .. } => {
+            Op::Load {
+                cpu, page, place, ..
+            } => {
                 let va = VirtAddr(at(page).0 + PLACES[place % 4]);
                 let r = touch(&self.vm, self.id(s), cpu % 2, va, None);
                 let expected = self.expect(s, page, Access::Read);
@@ -383,15 +380,29 @@ impl World {
                     self.compare_word(s, page, place % 4, r.unwrap());
                 }
             }
-            Op::Clean { first, len, invalidate, .. } => {
-                let r = self.vm.space(self.id(s)).clean(pages(first, len), invalidate);
+            Op::Clean {
+                first,
+                len,
+                invalidate,
+                ..
+            } => {
+                let r = self
+                    .vm
+                    .space(self.id(s))
+                    .clean(pages(first, len), invalidate);
                 let hole = !self.covered(s, first, len);
                 assert_eq!(r, if hole { Err(MapError::Hole) } else { Ok(()) });
             }
-            Op::Drop { first, len, .. } => self.vm.space(self.id(s)).drop_translations(pages(first, len)),
+            Op::Drop { first, len, .. } => self
+                .vm
+                .space(self.id(s))
+                .drop_translations(pages(first, len)),
             Op::Residency { first, len, .. } => {
                 let mut told = 0;
-                let r = self.vm.space(self.id(s)).residency(pages(first, len), &mut |_, _| told += 1);
+                let r = self
+                    .vm
+                    .space(self.id(s))
+                    .residency(pages(first, len), &mut |_, _| told += 1);
                 if self.covered(s, first, len) {
                     assert_eq!((r, told), (Ok(()), len));
                 } else {
@@ -463,25 +474,32 @@ impl World {
                 },
                 Sharing::Shared,
             ),
-            What::FilePrivate { file, from } => {
-                (self.file_mapping(file, from, Sharing::Private, prot), Sharing::Private)
-            }
-            What::FileShared { file, from } => {
-                (self.file_mapping(file, from, Sharing::Shared, prot), Sharing::Shared)
-            }
+            What::FilePrivate { file, from } => (
+                self.file_mapping(file, from, Sharing::Private, prot),
+                Sharing::Private,
+            ),
+            What::FileShared { file, from } => (
+                self.file_mapping(file, from, Sharing::Shared, prot),
+                Sharing::Shared,
+            ),
         };
-        let r = self.vm.space(self.id(s)).map(len * PAGE, placement, mapping);
+        let r = self
+            .vm
+            .space(self.id(s))
+            .map(len * PAGE, placement, mapping);
         let Some(first) = settled_place(r, expected, may_fail) else {
             return;
         };
         for i in 0..len {
             let content = match what {
                 What::Anonymous | What::AnonymousShared => Content::Words([0; 4]),
-                What::FilePrivate { file, from } | What::FileShared { file, from } => Content::File {
-                    file: file % FILES,
-                    index: (from + i).min(FILE_PAGES - 1),
-                    shared: sharing == Sharing::Shared,
-                },
+                What::FilePrivate { file, from } | What::FileShared { file, from } => {
+                    Content::File {
+                        file: file % FILES,
+                        index: (from + i).min(FILE_PAGES - 1),
+                        shared: sharing == Sharing::Shared,
+                    }
+                }
             };
             let page = Page {
                 prot,
@@ -532,7 +550,10 @@ impl World {
 
     fn discard(&mut self, s: usize, first: u64, len: u64, may_fail: bool) {
         let r = self.vm.space(self.id(s)).discard(pages(first, len));
-        let wired = self.flat_ref(s).range(first..first + len).any(|(_, p)| p.wired);
+        let wired = self
+            .flat_ref(s)
+            .range(first..first + len)
+            .any(|(_, p)| p.wired);
         if wired {
             return assert!(
                 r == Err(MapError::Wired) || (may_fail && r == Err(MapError::NoMemory)),
@@ -572,86 +593,25 @@ impl World {
         }
     }
 
-    fn wire(&mut self, s: usize, first: u64, len: u64, may_fail: bool) {
-        let r = self.vm.space(self.id(s)).wire(pages(first, len));
-        if !self.covered(s, first, len) {
-            return assert!(
-                r == Err(MapError::Hole) || (may_fail && r == Err(MapError::NoMemory)),
-                "{r:?}"
-            );
-        }
-        let beyond = self
-            .flat_ref(s)
-            .range(first..first + len)
-            .any(|(_, p)| !p.wired && self.beyond(&p.cell.borrow()));
-        if beyond {
-            assert!(
-                r == Err(MapError::BeyondEnd) || (may_fail && r == Err(MapError::NoMemory)),
-                "{r:?}"
-            );
-        } else if let Err(e) = r {
-            assert!(may_fail && e == MapError::NoMemory, "{e:?}");
-        }
-        let copies: Vec<(u64, Cell)> = self
-            .flat_ref(s)
-            .range(first..first + len)
-            .filter(|(_, p)| {
-                !p.wired && p.prot.contains(Prot::WRITE) && p.sharing == Sharing::Private
-            })
-            .map(|(&n, p)| (n, p.cell.clone()))
-            .collect();
-        for (_, c) in copies {
-            let content = c.borrow().clone();
-            if let Content::File { file, index, .. } | Content::Either { file, index, .. } = content {
-                if self.beyond(&content) {
-                    continue;
-                }
-                let words = self.words(&content);
-                let was_either = matches!(content, Content::Either { .. });
-                *c.borrow_mut() = match (r, content) {
-                    (_, Content::Either { words, .. }) if was_either => Content::Either { file, index, words },
-                    (Ok(()), _) => Content::Words(words),
-                    _ => Content::Either { file, index, words },
-                };
-            }
-        }
-        if r.is_ok() {
-            for (_, page) in self.flat(s).range_mut(first..first + len) {
-                page.wired = true;
-            }
-        }
-    }
-
-    fn unwire(&mut self, s: usize, first: u64, len: u64, may_fail: bool) {
-        let r = self.vm.space(self.id(s)).unwire(pages(first, len));
-        if !self.covered(s, first, len) {
-            return assert!(
-                r == Err(MapError::Hole) || (may_fail && r == Err(MapError::NoMemory)),
-                "{r:?}"
-            );
-        }
-        if settled(r, may_fail) {
-            for (_, page) in self.flat(s).range_mut(first..first + len) {
-                page.wired = false;
-            }
-        }
-    }
-
-    fn move_(&mut self, s: usize, first: u64, len: u64, new_len: u64, place: Where, may_fail: bool) {
+    fn move_(
+        &mut self,
+        s: usize,
+        first: u64,
+        len: u64,
+        new_len: u64,
+        place: Where,
+        may_fail: bool,
+    ) {
         // Growth is of plain private memory alone: what follows the rest is tested elsewhere.
-        let plain = self
-            .flat_ref(s)
-            .get(&(first + len - 1))
-            .is_some_and(|p| {
-                p.sharing == Sharing::Private
-                    && !p.wired
-                    && matches!(*p.cell.borrow(), Content::Words(_))
-            })
-            && self
-                .vm
-                .space(self.id(s))
-                .entry(at(first + len - 1))
-                .is_some_and(|i| i.file.is_none());
+        let plain = self.flat_ref(s).get(&(first + len - 1)).is_some_and(|p| {
+            p.sharing == Sharing::Private
+                && !p.wired
+                && matches!(*p.cell.borrow(), Content::Words(_))
+        }) && self
+            .vm
+            .space(self.id(s))
+            .entry(at(first + len - 1))
+            .is_some_and(|i| i.file.is_none());
         let new_len = if plain { new_len } else { new_len.min(len) };
         let (placement, expected) = self.place(s, new_len, place);
         let r = self
@@ -673,7 +633,9 @@ impl World {
             return;
         };
         let flat = self.flat(s);
-        let moved: Vec<Page> = (first..first + len).map(|p| flat.remove(&p).unwrap()).collect();
+        let moved: Vec<Page> = (first..first + len)
+            .map(|p| flat.remove(&p).unwrap())
+            .collect();
         for p in to..to + new_len {
             flat.remove(&p);
         }
@@ -736,123 +698,6 @@ impl World {
             );
         }
         Flat(child)
-    }
-
-    fn file_write(&mut self, file: usize, page: u64, place: usize, value: u64, may_fail: bool) {
-        let page = page % FILE_PAGES;
-        let place = place % 4;
-        let offset = page * PAGE + PLACES[place];
-        let object = self.vm.object(self.file_ids[file]);
-        let r = object.write(offset, &value.to_le_bytes());
-        let inside = offset + 8 <= self.file_models[file].bytes;
-        match r {
-            Ok(n) => {
-                assert_eq!(n == 8, inside, "{n} bytes");
-                if inside {
-                    self.file_models[file].pages[page as usize][place] = value;
-                }
-            }
-            Err(e) => assert!(may_fail, "{e:?}"),
-        }
-    }
-
-    fn file_read(&mut self, file: usize, page: u64, place: usize, may_fail: bool) {
-        let page = page % FILE_PAGES;
-        let place = place % 4;
-        let offset = page * PAGE + PLACES[place];
-        let mut bytes = [0; 8];
-        match self.vm.object(self.file_ids[file]).read(offset, &mut bytes) {
-            Ok(8) => assert_eq!(
-                u64::from_le_bytes(bytes),
-                self.file_models[file].pages[page as usize][place]
-            ),
-            Ok(n) => assert!(n == 0 && offset >= self.file_models[file].bytes, "{n}"),
-            Err(e) => assert!(may_fail, "{e:?}"),
-        }
-    }
-
-    /// Sizes end at the end of a word, so that no word is cut.
-    fn resize(&mut self, file: usize, bytes: u64) {
-        let bytes = bytes % (FILE_PAGES * PAGE) / 8 * 8;
-        self.vm
-            .object(self.file_ids[file])
-            .set_size(bytes)
-            .expect("files are not charged");
-        let model = &mut self.file_models[file];
-        model.bytes = bytes;
-        for (n, page) in model.pages.iter_mut().enumerate() {
-            for (i, word) in page.iter_mut().enumerate() {
-                if n as u64 * PAGE + PLACES[i] >= bytes {
-                    *word = 0;
-                }
-            }
-        }
-        // The pager keeps what was written to it: cut it, as a file system does.
-        let mut kept = self.files.pages.lock().unwrap();
-        for (&(cookie, n), contents) in kept.iter_mut() {
-            if cookie == file as u64 {
-                let from = bytes.saturating_sub(n * PAGE).min(PAGE) as usize;
-                contents[from..].fill(0);
-            }
-        }
-    }
-
-    fn compare_word(&self, s: usize, page: u64, place: usize, seen: u64) {
-        let content = self.flat_ref(s)[&page].cell.borrow();
-        assert!(
-            self.agrees(&content, place, seen),
-            "space {s} page {page} word {place}: {seen:#x}, the model says {content:?} {:x?}",
-            self.words(&content)
-        );
-    }
-
-    /// Compares every page of every space: contents, protection, wiring and sharing.
-    pub fn compare_all(&self) {
-        for s in (0..SPACES).filter(|&s| self.spaces[s].is_some()) {
-            let space = self.vm.space(self.id(s));
-            for p in 0..SPAN {
-                let info = space.entry(at(p)).filter(|i| i.range.contains(at(p)));
-                let Some(page) = self.flat_ref(s).get(&p) else {
-                    assert!(info.is_none(), "page {p} should be a hole");
-                    continue;
-                };
-                let info = info.unwrap_or_else(|| panic!("page {p} should be mapped"));
-                assert_eq!(
-                    (info.prot, info.max_prot, info.inherit, info.sharing, info.user_wired),
-                    (page.prot, page.max, page.inherit, page.sharing, page.wired),
-                    "page {p}"
-                );
-                self.compare_page(s, p, page);
-            }
-        }
-    }
-
-    fn compare_page(&self, s: usize, p: u64, page: &Page) {
-        let space = self.vm.space(self.id(s));
-        if !page.prot.contains(Prot::READ) || self.beyond(&page.cell.borrow()) {
-            return;
-        }
-        for (place, offset) in PLACES.iter().enumerate() {
-            let mut bytes = [0; 8];
-            space
-                .read(VirtAddr(BASE + p * PAGE + offset), &mut bytes)
-                .unwrap_or_else(|e| panic!("page {p}: {e:?}"));
-            self.compare_word(s, p, place, u64::from_le_bytes(bytes));
-        }
-    }
-
-    /// Ends everything: nothing may be left.
-    pub fn end(mut self) {
-        self.compare_all();
-        for s in &mut self.spaces {
-            if let Some((id, _)) = s.take() {
-                self.vm.space(id).release();
-            }
-        }
-        for &file in &self.file_ids {
-            self.vm.object(file).release();
-        }
-        check_empty(&self.vm);
     }
 }
 

@@ -1,0 +1,167 @@
+//! `bsdvm run`: choose a machine, put the parts together, run one program.
+
+use crate::lookup::{self, NotFound};
+use crate::size::{self, Size};
+use crate::stats;
+use bsdvm::{BootError, Config, Vm};
+use bsdvm_host::HostPlatform;
+use bsdvm_hosted::Hosted;
+use bsdvm_linux::{Errno, Linux, Options, Program};
+use clap::{Args, ValueEnum};
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::process::ExitCode;
+
+/// No such program.
+const MISSING: u8 = 127;
+/// It is there, but cannot be executed.
+const UNFIT: u8 = 126;
+/// The machine cannot be made, or this system failed.
+const OURS: u8 = 125;
+
+/// The machines that a program can run on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum MachineName {
+    /// An ordinary process of this host: real memory, real faults
+    Hosted,
+}
+
+/// What `bsdvm run` takes.
+#[derive(Args, Debug)]
+pub(crate) struct RunArgs {
+    /// Size of memory: bytes, or with K, M or G
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = size::parse)]
+    memory: Size,
+    /// Print what the VM counted to standard error at the end
+    #[arg(long)]
+    stats: bool,
+    /// Print the program's last memory map to standard error at the end
+    #[arg(long)]
+    map: bool,
+    /// Check every invariant of the VM at the end, and that everything was given back
+    #[arg(long)]
+    check: bool,
+    /// Say one line about each unknown system call and each fault that becomes a signal
+    #[arg(short, long)]
+    verbose: bool,
+    /// The machine to run on
+    #[arg(long, value_enum, default_value = "hosted")]
+    machine: MachineName,
+    /// The program and its arguments
+    #[arg(required = true, trailing_var_arg = true, value_name = "PROGRAM")]
+    command: Vec<OsString>,
+}
+
+/// A failure: the line to say and the status to end with.
+struct Failure {
+    line: String,
+    status: u8,
+}
+
+impl Failure {
+    fn new(line: impl Into<String>, status: u8) -> Failure {
+        Failure {
+            line: line.into(),
+            status,
+        }
+    }
+}
+
+/// Runs the program; the exit code is its status as a shell gives it.
+pub(crate) fn run(args: &RunArgs) -> ExitCode {
+    let status = attempt(args).unwrap_or_else(|failure| {
+        eprintln!("bsdvm: {}", failure.line);
+        failure.status
+    });
+    ExitCode::from(status)
+}
+
+fn attempt(args: &RunArgs) -> Result<u8, Failure> {
+    let name = args
+        .command
+        .first()
+        .map_or(OsStr::new(""), OsString::as_os_str);
+    let shown = name.to_string_lossy().into_owned();
+    let path = lookup::find(name, std::env::var_os("PATH").as_deref()).map_err(|e| match e {
+        NotFound::Missing => Failure::new(format!("{shown}: no such program"), MISSING),
+        NotFound::Unfit(why) => Failure::new(format!("{shown}: {why}"), UNFIT),
+    })?;
+    let linux = system(args)?;
+    let program = Program {
+        path: path.into_os_string().into_vec(),
+        args: args.command.iter().map(|a| a.as_bytes().to_vec()).collect(),
+        env: environment(),
+    };
+    let status = linux
+        .run(program)
+        .map_err(|e| start_failure(linux, &shown, e))?;
+    report(args, linux);
+    if args.check {
+        check(linux)?;
+    }
+    Ok(status.shell())
+}
+
+/// The environment as `NAME=VALUE`.
+fn environment() -> Vec<Vec<u8>> {
+    let line =
+        |(name, value): (OsString, OsString)| [name.as_bytes(), b"=", value.as_bytes()].concat();
+    std::env::vars_os().map(line).collect()
+}
+
+fn system(args: &RunArgs) -> Result<&'static Linux<HostPlatform>, Failure> {
+    let size = &args.memory;
+    let refused = |why: String| Failure::new(format!("--memory {}: {why}", size.text), OURS);
+    let MachineName::Hosted = args.machine;
+    let machine = Hosted::new(size.bytes).map_err(|e| refused(e.to_string()))?;
+    let vm = Vm::new(machine, Config::default())
+        .map_err(|BootError::NoMemory| refused("too small to run anything in".to_owned()))?;
+    let options = Options {
+        verbose: args.verbose,
+        keep_map: args.map,
+        memory: size.text.clone(),
+    };
+    Ok(Linux::new(vm, HostPlatform::new(), options))
+}
+
+fn start_failure(linux: &Linux<HostPlatform>, shown: &str, errno: Errno) -> Failure {
+    if let Some(why) = linux.platform.take_refusal() {
+        return Failure::new(format!("{shown}: {why}"), OURS);
+    }
+    let status = match errno {
+        Errno::ENOENT => MISSING,
+        Errno::ENOMEM => OURS,
+        _ => UNFIT,
+    };
+    Failure::new(format!("{shown}: {}", errno.message()), status)
+}
+
+fn report(args: &RunArgs, linux: &Linux<HostPlatform>) {
+    if let Some(map) = linux.last_map() {
+        eprint!("{map}");
+    }
+    if args.stats {
+        let allocated = linux.vm.machine().allocated_bytes();
+        eprint!("{}", stats::table(&linux.vm.counters(), allocated));
+    }
+}
+
+/// Every space, object, entry and charge is back, and every invariant holds: that counts the
+/// frames too, those that the slabs keep for later records among them.
+fn check(linux: &Linux<HostPlatform>) -> Result<(), Failure> {
+    let broken = |what: String| Failure::new(format!("internal: {what}"), OURS);
+    linux.vm.check().map_err(|e| broken(format!("{e:?}")))?;
+    let c = linux.vm.counters();
+    let left = [
+        ("spaces", c.spaces),
+        ("objects", c.objects),
+        ("entries", c.entries),
+        ("pages charged", c.charged_pages),
+    ];
+    for (what, number) in left {
+        if number != 0 {
+            return Err(broken(format!("{number} {what} left at the end")));
+        }
+    }
+    Ok(())
+}

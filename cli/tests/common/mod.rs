@@ -1,0 +1,108 @@
+//! Running programs natively and under `bsdvm`.
+
+// Each test program uses its own part of this.
+#![allow(dead_code, unreachable_pub)]
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+/// How long one program may take, in seconds: a hang is a failure.
+const LIMIT: &str = "60";
+
+/// Runs a command to its end, within the limit.
+fn bounded(program: &OsStr) -> Command {
+    let mut command = Command::new("timeout");
+    command
+        .args(["-k", "5", LIMIT])
+        .arg(program)
+        .env("LC_ALL", "C");
+    command
+}
+
+fn run(mut command: Command) -> Output {
+    let output = command.output().expect("coreutils' timeout starts");
+    assert_ne!(output.status.code(), Some(124), "{command:?} hangs");
+    output
+}
+
+/// `bsdvm run --check` with further options.
+pub fn bsdvm<S: AsRef<OsStr>>(options: &[&str], program: &[S]) -> Output {
+    let mut command = bounded(env!("CARGO_BIN_EXE_bsdvm").as_ref());
+    command
+        .args(["run", "--check"])
+        .args(options)
+        .arg("--")
+        .args(program);
+    run(command)
+}
+
+/// The program itself.
+pub fn native<S: AsRef<OsStr>>(program: &[S]) -> Output {
+    let mut command = bounded(program[0].as_ref());
+    command.args(&program[1..]);
+    run(command)
+}
+
+/// The status as a shell gives it.
+pub fn status(output: &Output) -> i32 {
+    use std::os::unix::process::ExitStatusExt;
+    let code = output.status.code();
+    code.unwrap_or_else(|| 128 + output.status.signal().expect("an end"))
+}
+
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Asserts that a program says and ends the same natively and under `bsdvm`.
+pub fn same<S: AsRef<OsStr>>(program: &[S]) {
+    let shown: Vec<_> = program
+        .iter()
+        .map(|p| p.as_ref().to_string_lossy())
+        .collect();
+    let expected = native(program);
+    let got = bsdvm(&[], program);
+    assert_eq!(
+        text(&got.stdout),
+        text(&expected.stdout),
+        "output of {shown:?}"
+    );
+    assert_eq!(
+        text(&got.stderr),
+        text(&expected.stderr),
+        "errors of {shown:?}"
+    );
+    assert_eq!(status(&got), status(&expected), "status of {shown:?}");
+}
+
+/// Debian's static busybox. The set-up of the tests installs it.
+pub fn busybox() -> &'static str {
+    let path = "/bin/busybox";
+    assert!(
+        Path::new(path).exists(),
+        "busybox is missing: apt-get install busybox-static"
+    );
+    path
+}
+
+/// A guest program of `tests/guests`, compiled once.
+pub fn guest(name: &str) -> PathBuf {
+    static DONE: OnceLock<()> = OnceLock::new();
+    let out = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    DONE.get_or_init(|| {
+        for name in ["acts", "memory", "signals"] {
+            let source = format!("{}/tests/guests/{name}.c", env!("CARGO_MANIFEST_DIR"));
+            // A name of its own while it is written: other test programs may do the same.
+            let draft = out.join(format!("{name}.{}", std::process::id()));
+            let mut cc = Command::new("cc");
+            cc.args(["-O1", "-w", "-pthread", "-static", "-o"])
+                .arg(&draft)
+                .arg(source);
+            assert!(cc.status().expect("a C compiler").success(), "{name}.c");
+            std::fs::rename(&draft, out.join(name)).expect("rename");
+        }
+    });
+    out.join(name)
+}

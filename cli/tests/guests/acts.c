@@ -1,0 +1,48 @@
+/* One act each, by name. */
+#define _GNU_SOURCE
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static int is(char **v, const char *name) { return !strcmp(v[1], name); }
+
+int main(int c, char **v) {
+    if (c < 2) return 2;
+    if (is(v, "touch")) {
+        size_t n = strtoul(v[2], 0, 10) * 4096;
+        char *p = mmap(0, n ? n : 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (p == MAP_FAILED) return 3;
+        for (size_t i = 0; i < n; i += 4096) p[i] = 1;
+        return 0;
+    }
+    if (is(v, "jump")) ((void (*)(void))0)();
+    if (is(v, "overflow")) {
+        char b[4096];
+        memset(b, 1, sizeof b);
+        return main(c, v) + b[5];
+    }
+    if (is(v, "maps")) {
+        static char b[1 << 16];
+        FILE *f = fopen("/proc/self/maps", "r");
+        fwrite(b, 1, fread(b, 1, sizeof b, f), stdout);
+        fclose(f);
+        return 0;
+    }
+    if (is(v, "inherit")) {
+        volatile char *p = mmap(0, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        long r = syscall(1250, p, 4096, 0);
+        if (!fork()) {
+            p[0] = p[4096] = 99;
+            _exit(0);
+        }
+        wait(0);
+        printf("%ld %d %d\n", r, p[0], p[4096]);
+        printf("%ld %ld\n", syscall(1250, p, 4096, 9), syscall(1250, p + 1, 4096, 0));
+        return 0;
+    }
+    return 2;
+}

@@ -1,0 +1,163 @@
+//! The memory is ours: what the VM says of it is what the program and the host see.
+
+mod common;
+
+use common::{bsdvm, busybox, guest, status, text};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+#[test]
+fn the_map_that_a_program_reads_is_the_one_that_we_print() {
+    let acts = guest("acts");
+    let output = bsdvm(&["--map"], &[acts.to_str().unwrap(), "maps"]);
+    assert_eq!(text(&output.stdout), text(&output.stderr));
+    let map = text(&output.stdout);
+    assert!(
+        map.contains("[heap]") && map.contains("[stack]") && map.contains("acts"),
+        "{map}"
+    );
+}
+
+fn zero_filled(pages: u32) -> u64 {
+    let acts = guest("acts");
+    let output = bsdvm(
+        &["--stats"],
+        &[acts.to_str().unwrap(), "touch", &pages.to_string()],
+    );
+    let table = text(&output.stderr);
+    let line = table
+        .lines()
+        .find(|l| l.contains("demand-zero faults"))
+        .expect("the counter");
+    line.split_whitespace()
+        .next()
+        .and_then(|n| n.parse().ok())
+        .expect("a number")
+}
+
+#[test]
+fn a_program_that_touches_n_pages_shows_n_demand_zero_faults() {
+    let none = zero_filled(0);
+    for n in [1, 10, 1000] {
+        assert_eq!(zero_filled(n) - none, u64::from(n));
+    }
+}
+
+#[test]
+fn call_1250_takes_effect() {
+    let acts = guest("acts");
+    let output = bsdvm(&[], &[acts.to_str().unwrap(), "inherit"]);
+    assert_eq!(text(&output.stdout), "0 99 0\n-1 -1\n");
+}
+
+/// A guest that sleeps, and the processes below its runner.
+fn sleeper() -> (Child, Vec<u32>) {
+    // Whoever asked for it kills it and waits for it.
+    #[allow(clippy::zombie_processes)]
+    let child = Command::new(env!("CARGO_BIN_EXE_bsdvm"))
+        .args([
+            "run",
+            "--",
+            busybox(),
+            "sh",
+            "-c",
+            "echo ready; exec busybox sleep 50",
+        ])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let below = below(child.id());
+        // The zygote and the guest's stub.
+        if below.len() >= 2 {
+            std::thread::sleep(Duration::from_millis(300));
+            return (child, self::below(below_root(&below)));
+        }
+        assert!(Instant::now() < deadline, "no stub appears");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The parent of the stubs.
+fn below_root(stubs: &[u32]) -> u32 {
+    parent(stubs[0]).expect("a stub has a parent")
+}
+
+fn parent(pid: u32) -> Option<u32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit(')')
+        .next()?
+        .split_whitespace()
+        .nth(1)?
+        .parse()
+        .ok()
+}
+
+fn below(pid: u32) -> Vec<u32> {
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let numbers = entries.filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok());
+    numbers.filter(|&p| parent(p) == Some(pid)).collect()
+}
+
+#[test]
+fn a_runner_that_is_killed_leaves_no_process_behind() {
+    let (mut runner, stubs) = sleeper();
+    runner.kill().unwrap();
+    runner.wait().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while stubs
+        .iter()
+        .any(|p| std::path::Path::new(&format!("/proc/{p}")).exists())
+    {
+        assert!(
+            Instant::now() < deadline,
+            "stubs outlive their runner: {stubs:?}"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Where the machine's own pages and mailboxes begin in a stub.
+const STUB_OWN: u64 = 0x7fff_f000_0000;
+
+#[test]
+fn the_guests_process_holds_no_memory_but_ours() {
+    let (mut runner, stubs) = sleeper();
+    let mut seen = 0;
+    for stub in &stubs {
+        let maps = std::fs::read_to_string(format!("/proc/{stub}/maps")).unwrap();
+        for line in maps.lines() {
+            let start = line
+                .split('-')
+                .next()
+                .and_then(|s| u64::from_str_radix(s, 16).ok());
+            let start = start.expect("an address");
+            let name = line.split_whitespace().nth(5).unwrap_or("");
+            if start < STUB_OWN {
+                assert!(name.starts_with("/memfd:"), "{line}");
+                seen += 1;
+            }
+        }
+    }
+    runner.kill().unwrap();
+    runner.wait().unwrap();
+    assert!(seen > 0, "no page of the guest was seen");
+}
+
+#[test]
+fn memory_that_was_given_never_exceeds_what_was_asked_for() {
+    let acts = guest("acts");
+    let acts = acts.to_str().unwrap();
+    for (pages, expected) in [("4096", 0), ("16384", 137)] {
+        let output = bsdvm(&["--memory", "32M", "--stats"], &[acts, "touch", pages]);
+        let table = text(&output.stderr);
+        let line = table
+            .lines()
+            .find(|l| l.contains("that the host gave"))
+            .expect("the line");
+        let given: u64 = line.split_whitespace().next().unwrap().parse().unwrap();
+        assert!(given <= 32 << 20, "{given}");
+        assert_eq!(status(&output), expected);
+    }
+}

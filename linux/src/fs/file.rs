@@ -1,0 +1,367 @@
+//! Open file descriptions: what descriptors share over `dup` and `fork`.
+
+use super::inode::{InodeRef, Key, key_of};
+use super::memfile::MemFile;
+use super::pipe::PipeEnd;
+use crate::errno::Errno;
+use crate::platform::{DirEntry, FileStat, HostFile, Moment, Platform};
+use crate::system::Linux;
+use crate::{Lock, rank};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU32, Ordering};
+use linux_raw_sys::general as abi;
+
+/// A file of the host.
+pub(crate) struct HostOpen<P: Platform> {
+    pub(crate) file: Arc<P::File>,
+    pub(crate) key: Key,
+    /// The type bits of its mode.
+    pub(crate) kind: u32,
+    pub(crate) rdev: (u32, u32),
+    /// Its inode, once this description has mapped it.
+    inode: Lock<P, Option<InodeRef<P>>, { rank::FILE }>,
+}
+
+/// Text made when it was opened, such as `/proc/self/maps`.
+pub(crate) struct TextFile<P: Platform> {
+    pub(crate) text: Vec<u8>,
+    pub(crate) name: Vec<u8>,
+    offset: Lock<P, u64, { rank::FILE }>,
+}
+
+/// A directory of ours: its names were taken when it was opened.
+pub(crate) struct Listing<P: Platform> {
+    names: Vec<(Vec<u8>, u8)>,
+    name: Vec<u8>,
+    next: Lock<P, usize, { rank::FILE }>,
+}
+
+impl<P: Platform> Listing<P> {
+    /// As many entries as fit in `bytes` as `linux_dirent64`, from where the last call ended.
+    pub(crate) fn entries(&self, bytes: usize) -> Vec<DirEntry> {
+        let mut next = self.next.lock();
+        let mut out = Vec::new();
+        let mut room = bytes;
+        for (i, (name, kind)) in self.names.iter().enumerate().skip(*next) {
+            let entry = DirEntry {
+                ino: i as u64 + 1,
+                next: i as u64 + 1,
+                kind: *kind,
+                name: name.clone(),
+            };
+            match room.checked_sub(entry.record_bytes()) {
+                Some(left) => room = left,
+                None => break,
+            }
+            out.push(entry);
+            *next = i + 1;
+        }
+        out
+    }
+
+    fn seek(&self, offset: i64, whence: u32) -> Result<u64, Errno> {
+        if whence != abi::SEEK_SET {
+            return Err(Errno::EINVAL);
+        }
+        let to = usize::try_from(offset).map_err(|_| Errno::EINVAL)?;
+        *self.next.lock() = to;
+        Ok(to as u64)
+    }
+}
+
+/// What is open.
+pub(crate) enum Kind<P: Platform> {
+    Host(HostOpen<P>),
+    Pipe(PipeEnd<P>),
+    Memory(MemFile<P>),
+    Text(TextFile<P>),
+    Listing(Listing<P>),
+}
+
+/// An open file.
+pub(crate) struct OpenFile<P: Platform> {
+    pub(crate) kind: Kind<P>,
+    flags: AtomicU32,
+}
+
+/// The flags that `F_SETFL` changes.
+const SETTABLE: u32 = abi::O_APPEND | abi::O_NONBLOCK | abi::O_NOATIME | abi::O_DIRECT;
+
+impl<P: Platform> OpenFile<P> {
+    fn with(kind: Kind<P>, flags: u32) -> OpenFile<P> {
+        OpenFile {
+            kind,
+            flags: AtomicU32::new(flags),
+        }
+    }
+
+    /// A file of the host, open already.
+    pub(crate) fn host(file: P::File) -> Result<OpenFile<P>, Errno> {
+        let stat = file.stat()?;
+        let flags = file.flags()?;
+        let host = HostOpen {
+            file: Arc::new(file),
+            key: key_of(&stat),
+            kind: stat.kind(),
+            rdev: stat.rdev,
+            inode: Lock::<P, _, { rank::FILE }>::new(None),
+        };
+        Ok(OpenFile::with(Kind::Host(host), flags))
+    }
+
+    pub(crate) fn pipe(end: PipeEnd<P>, flags: u32) -> OpenFile<P> {
+        OpenFile::with(Kind::Pipe(end), flags)
+    }
+
+    pub(crate) fn memory(file: MemFile<P>) -> OpenFile<P> {
+        OpenFile::with(Kind::Memory(file), abi::O_RDWR | abi::O_LARGEFILE)
+    }
+
+    pub(crate) fn text(name: Vec<u8>, text: Vec<u8>) -> OpenFile<P> {
+        let file = TextFile {
+            text,
+            name,
+            offset: Lock::<P, _, { rank::FILE }>::new(0),
+        };
+        OpenFile::with(Kind::Text(file), abi::O_RDONLY | abi::O_LARGEFILE)
+    }
+
+    /// A directory of ours with these names and kinds.
+    pub(crate) fn listing(name: Vec<u8>, names: Vec<(Vec<u8>, u8)>) -> OpenFile<P> {
+        let next = Lock::<P, _, { rank::FILE }>::new(0);
+        let listing = Listing { names, name, next };
+        OpenFile::with(Kind::Listing(listing), abi::O_RDONLY | abi::O_DIRECTORY)
+    }
+
+    /// The status flags.
+    pub(crate) fn flags(&self) -> u32 {
+        self.flags.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_flags(&self, wanted: u32) -> Result<(), Errno> {
+        let flags = self.flags() & !SETTABLE | wanted & SETTABLE;
+        if let Kind::Host(host) = &self.kind {
+            // Waiting is ours to do: the host's file keeps the way in which it waits.
+            host.file.set_flags(flags & !abi::O_NONBLOCK)?;
+        }
+        self.flags.store(flags, Ordering::Relaxed);
+        Ok(())
+    }
+
+    pub(crate) fn is_nonblocking(&self) -> bool {
+        self.flags() & abi::O_NONBLOCK != 0
+    }
+
+    pub(crate) fn may_read(&self) -> bool {
+        self.flags() & (abi::O_ACCMODE | abi::O_PATH) != abi::O_WRONLY
+            && self.flags() & abi::O_PATH == 0
+    }
+
+    pub(crate) fn may_write(&self) -> bool {
+        self.flags() & abi::O_ACCMODE != abi::O_RDONLY && self.flags() & abi::O_PATH == 0
+    }
+
+    /// The host's file, for calls that need one.
+    pub(crate) fn as_host(&self) -> Option<&HostOpen<P>> {
+        match &self.kind {
+            Kind::Host(host) => Some(host),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn stat(&self) -> Result<FileStat, Errno> {
+        match &self.kind {
+            Kind::Host(host) => host.file.stat(),
+            Kind::Memory(file) => Ok(file.stat()),
+            Kind::Pipe(pipe) => Ok(made_up(abi::S_IFIFO | 0o600, pipe.id(), 0)),
+            Kind::Text(text) => Ok(made_up(abi::S_IFREG | 0o444, 1, text.text.len() as u64)),
+            Kind::Listing(_) => Ok(made_up(abi::S_IFDIR | 0o500, 1, 0)),
+        }
+    }
+
+    /// `lseek`.
+    pub(crate) fn seek(&self, offset: i64, whence: u32) -> Result<u64, Errno> {
+        match &self.kind {
+            Kind::Host(host) => host.file.seek(offset, whence),
+            Kind::Memory(file) => file.seek(offset, whence),
+            Kind::Text(text) => text.seek(offset, whence),
+            Kind::Listing(listing) => listing.seek(offset, whence),
+            Kind::Pipe(_) => Err(Errno::ESPIPE),
+        }
+    }
+
+    /// `ftruncate`.
+    pub(crate) fn truncate(&self, sys: &'static Linux<P>, bytes: u64) -> Result<(), Errno> {
+        if !self.may_write() || bytes > i64::MAX as u64 {
+            return Err(Errno::EINVAL);
+        }
+        match &self.kind {
+            Kind::Host(host) => {
+                host.file.truncate(bytes)?;
+                if let Some(inode) = sys.inodes.existing(sys, host.key) {
+                    inode.refresh()?;
+                }
+                Ok(())
+            }
+            Kind::Memory(file) => file.truncate(bytes),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
+    /// The name for `/proc/self/fd` and for maps.
+    pub(crate) fn name(&self) -> Result<Vec<u8>, Errno> {
+        match &self.kind {
+            Kind::Host(host) => host.file.path(),
+            Kind::Pipe(pipe) => Ok(alloc::format!("pipe:[{}]", pipe.id()).into_bytes()),
+            Kind::Memory(file) => Ok([b"/memfd:", &file.name[..], b" (deleted)"].concat()),
+            Kind::Text(text) => Ok(text.name.clone()),
+            Kind::Listing(listing) => Ok(listing.name.clone()),
+        }
+    }
+}
+
+/// The `stat` of something that no file system has.
+pub(crate) fn made_up(mode: u32, ino: u64, size: u64) -> FileStat {
+    FileStat {
+        mask: abi::STATX_BASIC_STATS,
+        block_size: 4096,
+        links: 1,
+        mode: mode as u16,
+        ino,
+        size,
+        mtime: Moment::default(),
+        dev: (0, 2),
+        ..FileStat::default()
+    }
+}
+
+impl<P: Platform> TextFile<P> {
+    pub(crate) fn read_at(&self, offset: u64, buf: &mut [u8]) -> usize {
+        let from = usize::try_from(offset)
+            .unwrap_or(usize::MAX)
+            .min(self.text.len());
+        let n = buf.len().min(self.text.len() - from);
+        buf[..n].copy_from_slice(&self.text[from..from + n]);
+        n
+    }
+
+    pub(crate) fn read(&self, buf: &mut [u8]) -> usize {
+        let mut at = self.offset.lock();
+        let n = self.read_at(*at, buf);
+        *at += n as u64;
+        n
+    }
+
+    fn seek(&self, offset: i64, whence: u32) -> Result<u64, Errno> {
+        let mut at = self.offset.lock();
+        let base = match whence {
+            abi::SEEK_SET => 0,
+            abi::SEEK_CUR => *at,
+            _ => return Err(Errno::EINVAL),
+        };
+        *at = base.checked_add_signed(offset).ok_or(Errno::EINVAL)?;
+        Ok(*at)
+    }
+}
+
+impl<P: Platform> HostOpen<P> {
+    /// Whether it has pages: an ordinary file.
+    pub(crate) fn is_regular(&self) -> bool {
+        self.kind == abi::S_IFREG
+    }
+
+    pub(crate) fn is_directory(&self) -> bool {
+        self.kind == abi::S_IFDIR
+    }
+
+    /// Whether reading and writing may have to wait.
+    pub(crate) fn waits(&self) -> bool {
+        matches!(self.kind, abi::S_IFIFO | abi::S_IFCHR | abi::S_IFSOCK)
+    }
+
+    /// `/dev/zero`, whose mappings are plain memory.
+    pub(crate) fn is_zero_device(&self) -> bool {
+        self.kind == abi::S_IFCHR && self.rdev == (1, 5)
+    }
+
+    /// The file's inode, made with the first mapping.
+    pub(crate) fn inode(&self, sys: &'static Linux<P>) -> Result<InodeRef<P>, Errno> {
+        let known = self.inode.lock().is_some();
+        if let Some(found) = known.then(|| sys.inodes.existing(sys, self.key)).flatten() {
+            found.refresh()?;
+            return Ok(found);
+        }
+        let made = sys.inodes.obtain(sys, &self.file)?;
+        let kept = made.again();
+        let old = self.inode.lock().replace(kept);
+        drop(old);
+        Ok(made)
+    }
+
+    /// Reads at an offset: the pages, if there are any, are what the file is.
+    pub(crate) fn read_at(
+        &self,
+        sys: &'static Linux<P>,
+        offset: u64,
+        buf: &mut [u8],
+    ) -> Result<usize, Errno> {
+        match self.pages(sys)? {
+            Some(inode) => Ok(inode.object().read(offset, buf)?),
+            None => self.file.read_at(offset, buf),
+        }
+    }
+
+    /// Reads at the file's own offset.
+    pub(crate) fn read(&self, sys: &'static Linux<P>, buf: &mut [u8]) -> Result<usize, Errno> {
+        let Some(inode) = self.pages(sys)? else {
+            return self.file.read(buf);
+        };
+        let at = self.file.seek(0, abi::SEEK_CUR)?;
+        let n = inode.object().read(at, buf)?;
+        self.file.seek(n as i64, abi::SEEK_CUR)?;
+        Ok(n)
+    }
+
+    /// Writes at an offset, to the file and to its pages.
+    pub(crate) fn write_at(
+        &self,
+        sys: &'static Linux<P>,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<usize, Errno> {
+        let n = self.file.write_at(offset, bytes)?;
+        self.update_pages(sys, offset, &bytes[..n])?;
+        Ok(n)
+    }
+
+    /// Writes at the file's own offset, to the file and to its pages.
+    pub(crate) fn write(&self, sys: &'static Linux<P>, bytes: &[u8]) -> Result<usize, Errno> {
+        let n = self.file.write(bytes)?;
+        if self.is_regular() && sys.inodes.existing(sys, self.key).is_some() {
+            // The offset is now behind what was written, also when it was appended.
+            let end = self.file.seek(0, abi::SEEK_CUR)?;
+            self.update_pages(sys, end.saturating_sub(n as u64), &bytes[..n])?;
+        }
+        Ok(n)
+    }
+
+    fn pages(&self, sys: &'static Linux<P>) -> Result<Option<InodeRef<P>>, Errno> {
+        if !self.is_regular() {
+            return Ok(None);
+        }
+        let inode = sys.inodes.existing(sys, self.key);
+        if let Some(inode) = &inode {
+            inode.refresh()?;
+        }
+        Ok(inode)
+    }
+
+    fn update_pages(&self, sys: &'static Linux<P>, offset: u64, bytes: &[u8]) -> Result<(), Errno> {
+        if let Some(inode) = self.pages(sys)? {
+            inode.allow_writes(&self.file);
+            inode.object().write(offset, bytes)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,423 @@
+//! Processes: what their threads share, and the table of who is whose child.
+
+use crate::blocking::{all_channel, child_channel};
+use crate::errno::Errno;
+use crate::exec::Image;
+use crate::fs::path::WorkingDir;
+use crate::fs::table::FdTable;
+use crate::platform::Platform;
+use crate::signal::{ProcessSignals, SigInfo, SigSet};
+use crate::space::AddressSpace;
+use crate::syscall::timer::Timer;
+use crate::system::Linux;
+use crate::thread::Thread;
+use crate::{Lock, rank};
+use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use linux_raw_sys::general as abi;
+
+/// How a program ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ExitStatus {
+    /// It said so, with the low eight bits of its status.
+    Code(u8),
+    /// A signal killed it.
+    Signal(u8),
+}
+
+impl ExitStatus {
+    /// The status as a shell gives it: 128 + n for signal n.
+    pub fn shell(self) -> u8 {
+        match self {
+            ExitStatus::Code(c) => c,
+            ExitStatus::Signal(n) => n.wrapping_add(128),
+        }
+    }
+
+    /// The status as `wait4` stores it.
+    pub(crate) fn wait_word(self) -> u32 {
+        match self {
+            ExitStatus::Code(c) => u32::from(c) << 8,
+            ExitStatus::Signal(n) => u32::from(n & 0x7f),
+        }
+    }
+}
+
+/// What `exec` replaces in a process and `fork` copies.
+pub(crate) struct Shared<P: Platform> {
+    /// Gone when the process has ended.
+    pub(crate) space: Option<Arc<AddressSpace<P>>>,
+    pub(crate) files: Arc<FdTable<P>>,
+    pub(crate) cwd: Arc<WorkingDir<P>>,
+    pub(crate) umask: u32,
+    /// `comm`: at most 15 bytes.
+    pub(crate) name: Vec<u8>,
+    /// The absolute path of the program.
+    pub(crate) exe: Vec<u8>,
+    /// Soft and hard limits by number.
+    pub(crate) limits: [(u64, u64); 16],
+}
+
+/// A process: threads that share an address space, files and signal dispositions.
+pub(crate) struct Process<P: Platform> {
+    pub(crate) pid: u32,
+    pub(crate) shared: Lock<P, Shared<P>, { rank::PROCESS }>,
+    pub(crate) signals: Lock<P, ProcessSignals, { rank::SIGNALS }>,
+    pub(crate) timer: Lock<P, Timer, { rank::TIMER }>,
+    /// The whole process is to end; its record says how.
+    pub(crate) ending: AtomicBool,
+    /// It is stopped by a signal.
+    pub(crate) stopped: AtomicBool,
+    /// It no longer uses the space that it had when it was made: a `vfork` parent may go on.
+    pub(crate) left_space: AtomicBool,
+    /// Nanoseconds of processor time of threads that have ended.
+    pub(crate) cpu_time: AtomicU64,
+    /// The same of children that were waited for.
+    pub(crate) child_time: AtomicU64,
+}
+
+impl<P: Platform> Process<P> {
+    fn with(pid: u32, shared: Shared<P>, signals: ProcessSignals) -> Arc<Process<P>> {
+        Arc::new(Process {
+            pid,
+            shared: Lock::<P, _, { rank::PROCESS }>::new(shared),
+            signals: Lock::<P, _, { rank::SIGNALS }>::new(signals),
+            timer: Lock::<P, _, { rank::TIMER }>::new(Timer::default()),
+            ending: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
+            left_space: AtomicBool::new(false),
+            cpu_time: AtomicU64::new(0),
+            child_time: AtomicU64::new(0),
+        })
+    }
+
+    /// The first process of the system.
+    pub(crate) fn first(
+        sys: &Linux<P>,
+        pid: u32,
+        image: &Image<P>,
+        files: Arc<FdTable<P>>,
+    ) -> Arc<Process<P>> {
+        let mut limits = [(u64::MAX, u64::MAX); 16];
+        for (i, limit) in limits.iter_mut().enumerate() {
+            *limit = sys.platform.limit(i as u32);
+        }
+        let shared = Shared {
+            space: Some(image.space.clone()),
+            files,
+            cwd: Arc::new(WorkingDir::runner()),
+            umask: 0o022,
+            name: image.name.clone(),
+            exe: image.exe.clone(),
+            limits,
+        };
+        Process::with(pid, shared, ProcessSignals::default())
+    }
+
+    /// A child with copies of what `fork` copies.
+    pub(crate) fn child(
+        &self,
+        pid: u32,
+        space: Arc<AddressSpace<P>>,
+        files: Arc<FdTable<P>>,
+    ) -> Arc<Process<P>> {
+        let shared = self.shared.lock();
+        let copy = Shared {
+            space: Some(space),
+            files,
+            cwd: shared.cwd.clone(),
+            umask: shared.umask,
+            name: shared.name.clone(),
+            exe: shared.exe.clone(),
+            limits: shared.limits,
+        };
+        drop(shared);
+        let signals = self.signals.lock().forked();
+        Process::with(pid, copy, signals)
+    }
+
+    /// The process's space, unless it has ended.
+    pub(crate) fn space(&self) -> Option<Arc<AddressSpace<P>>> {
+        self.shared.lock().space.clone()
+    }
+
+    /// Its table of descriptors.
+    pub(crate) fn files(&self) -> Arc<FdTable<P>> {
+        self.shared.lock().files.clone()
+    }
+
+    /// Its soft limit number `resource`.
+    pub(crate) fn limit(&self, resource: u32) -> u64 {
+        let limits = self.shared.lock().limits;
+        limits.get(resource as usize).map_or(u64::MAX, |l| l.0)
+    }
+}
+
+/// A change of state that a parent may wait for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Life {
+    Alive,
+    Ended(ExitStatus),
+}
+
+/// A stop or a continuation that was not waited for yet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Report {
+    Stopped(u8),
+    Continued,
+}
+
+/// A process in the table.
+pub(crate) struct Record<P: Platform> {
+    pub(crate) process: Arc<Process<P>>,
+    pub(crate) parent: u32,
+    pub(crate) pgid: u32,
+    pub(crate) sid: u32,
+    pub(crate) life: Life,
+    pub(crate) ending: Option<ExitStatus>,
+    pub(crate) threads: Vec<Arc<Thread<P>>>,
+    pub(crate) exit_signal: u32,
+    pub(crate) report: Option<Report>,
+    /// It has called `exec` since its `fork`: `setpgid` by its parent comes too late.
+    pub(crate) executed: bool,
+}
+
+/// Every process, alive or waited for.
+pub(crate) struct Processes<P: Platform> {
+    pub(crate) records: BTreeMap<u32, Record<P>>,
+    next: u32,
+}
+
+/// The parent of those whose parent has ended, and of the first process. It reaps them at once.
+pub(crate) const INIT: u32 = 1;
+const PID_MAX: u32 = 1 << 22;
+
+impl<P: Platform> Processes<P> {
+    pub(crate) fn new() -> Self {
+        Processes {
+            records: BTreeMap::new(),
+            next: INIT + 1,
+        }
+    }
+
+    /// A number that is no process's, thread's, group's or session's.
+    pub(crate) fn allocate_pid(&mut self) -> Result<u32, Errno> {
+        for _ in 0..PID_MAX {
+            let pid = self.next;
+            self.next = if pid + 1 >= PID_MAX {
+                INIT + 1
+            } else {
+                pid + 1
+            };
+            let taken = self.records.contains_key(&pid)
+                || self.records.values().any(|r| {
+                    r.pgid == pid || r.sid == pid || r.threads.iter().any(|t| t.tid() == pid)
+                });
+            if !taken {
+                return Ok(pid);
+            }
+        }
+        Err(Errno::EAGAIN)
+    }
+
+    /// Enters the first process.
+    pub(crate) fn insert(&mut self, process: Arc<Process<P>>, thread: Arc<Thread<P>>) {
+        let pid = process.pid;
+        self.enter(process, thread, (INIT, pid, pid), abi::SIGCHLD);
+    }
+
+    /// Enters a process with its parent, group and session.
+    pub(crate) fn enter(
+        &mut self,
+        process: Arc<Process<P>>,
+        thread: Arc<Thread<P>>,
+        (parent, pgid, sid): (u32, u32, u32),
+        exit_signal: u32,
+    ) {
+        self.records.insert(
+            process.pid,
+            Record {
+                process,
+                parent,
+                pgid,
+                sid,
+                life: Life::Alive,
+                ending: None,
+                threads: alloc::vec![thread],
+                exit_signal,
+                report: None,
+                executed: false,
+            },
+        );
+    }
+
+    pub(crate) fn get(&self, pid: u32) -> Option<&Record<P>> {
+        self.records.get(&pid)
+    }
+
+    pub(crate) fn get_mut(&mut self, pid: u32) -> Option<&mut Record<P>> {
+        self.records.get_mut(&pid)
+    }
+
+    /// The processes that have not ended.
+    pub(crate) fn alive(&self) -> Vec<u32> {
+        self.records
+            .iter()
+            .filter(|(_, r)| r.life == Life::Alive)
+            .map(|(&pid, _)| pid)
+            .collect()
+    }
+
+    pub(crate) fn status_of(&self, pid: u32) -> Option<ExitStatus> {
+        match self.records.get(&pid)?.life {
+            Life::Alive => None,
+            Life::Ended(status) => Some(status),
+        }
+    }
+
+    /// Forgets everybody.
+    pub(crate) fn clear(&mut self) {
+        self.records.clear();
+    }
+}
+
+impl<P: Platform> Linux<P> {
+    /// Makes a whole process end with `status`, unless it is ending already.
+    pub(crate) fn condemn(&self, pid: u32, status: ExitStatus) {
+        let threads = {
+            let mut table = self.processes.lock();
+            let Some(record) = table.get_mut(pid) else {
+                return;
+            };
+            record.ending.get_or_insert(status);
+            record.process.ending.store(true, Ordering::SeqCst);
+            record.process.stopped.store(false, Ordering::SeqCst);
+            record.threads.clone()
+        };
+        for thread in threads {
+            thread.poke(self);
+        }
+    }
+
+    /// Ends the last thread of a process: everything it had is given back before anybody can
+    /// learn that it has ended.
+    pub(crate) fn end_process(&'static self, process: &Arc<Process<P>>, status: ExitStatus) {
+        let (space, files) = {
+            let mut shared = process.shared.lock();
+            (
+                shared.space.take(),
+                core::mem::replace(&mut shared.files, Arc::new(FdTable::new())),
+            )
+        };
+        self.stop_timer(process);
+        drop(files);
+        drop(space);
+        process.left_space.store(true, Ordering::SeqCst);
+        self.inodes.sweep(self);
+        self.bury(process, status);
+        self.wake(all_channel());
+    }
+
+    /// Makes a zombie of the process and tells its parent; gives its children to [`INIT`].
+    fn bury(&self, process: &Arc<Process<P>>, status: ExitStatus) {
+        let pid = process.pid;
+        let (parent, signal) = {
+            let mut table = self.processes.lock();
+            let mut done = Vec::new();
+            for (&child, record) in &mut table.records {
+                if record.parent == pid {
+                    record.parent = INIT;
+                    if record.life != Life::Alive {
+                        done.push(child);
+                    }
+                }
+            }
+            for child in done {
+                table.records.remove(&child);
+            }
+            let Some(record) = table.get_mut(pid) else {
+                return;
+            };
+            record.life = Life::Ended(record.ending.unwrap_or(status));
+            record.report = None;
+            (record.parent, record.exit_signal)
+        };
+        self.tell_parent(pid, parent, signal);
+    }
+
+    fn tell_parent(&self, pid: u32, parent: u32, signal: u32) {
+        let unwanted = {
+            let table = self.processes.lock();
+            match table.get(parent) {
+                // The first process stays, for its status is asked for in the end.
+                None => pid != INIT + 1,
+                Some(record) => record.process.signals.lock().reaps_itself(),
+            }
+        };
+        if signal != 0 {
+            let info = self.child_info(pid, signal);
+            self.signal_process(parent, info).ok();
+        }
+        if unwanted {
+            self.processes.lock().records.remove(&pid);
+        }
+        self.wake(child_channel(parent));
+    }
+
+    /// The `siginfo` of `SIGCHLD` for the present state of `pid`.
+    pub(crate) fn child_info(&self, pid: u32, signal: u32) -> SigInfo {
+        let table = self.processes.lock();
+        let (code, status) = match table.get(pid) {
+            Some(Record {
+                life: Life::Ended(ExitStatus::Code(c)),
+                ..
+            }) => (abi::CLD_EXITED, u32::from(*c)),
+            Some(Record {
+                life: Life::Ended(ExitStatus::Signal(n)),
+                ..
+            }) => (abi::CLD_KILLED, u32::from(*n)),
+            Some(Record {
+                report: Some(Report::Stopped(n)),
+                ..
+            }) => (abi::CLD_STOPPED, u32::from(*n)),
+            _ => (abi::CLD_CONTINUED, abi::SIGCONT),
+        };
+        let uid = self.platform.identity().uid;
+        SigInfo::child(signal, code as i32, pid, uid, status)
+    }
+
+    /// Stops or continues a whole process and tells its parent.
+    pub(crate) fn set_stopped(&self, pid: u32, report: Report) {
+        let (threads, parent) = {
+            let mut table = self.processes.lock();
+            let Some(record) = table.get_mut(pid) else {
+                return;
+            };
+            let stop = matches!(report, Report::Stopped(_));
+            if record.process.stopped.swap(stop, Ordering::SeqCst) == stop {
+                return;
+            }
+            record.report = Some(report);
+            (record.threads.clone(), record.parent)
+        };
+        for thread in threads {
+            thread.poke(self);
+        }
+        let info = self.child_info(pid, abi::SIGCHLD);
+        let wanted = {
+            let table = self.processes.lock();
+            table
+                .get(parent)
+                .is_some_and(|r| r.process.signals.lock().wants_stops())
+        };
+        if wanted {
+            self.signal_process(parent, info).ok();
+        }
+        self.wake(child_channel(parent));
+    }
+}
+
+/// The signals that no program can block, catch or ignore.
+pub(crate) const UNSTOPPABLE: SigSet = SigSet::of(abi::SIGKILL).union(SigSet::of(abi::SIGSTOP));

@@ -1,0 +1,264 @@
+//! New processes and threads.
+
+use super::{Answer, Args, Calls};
+use crate::blocking::all_channel;
+use crate::errno::Errno;
+use crate::platform::{GuestThread, Platform};
+use crate::process::Process;
+use crate::signal::AltStack;
+use crate::thread::{Task, Thread};
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
+use linux_raw_sys::general as abi;
+
+/// What is asked for, however it was asked.
+#[derive(Clone, Copy, Debug, Default)]
+struct Wanted {
+    flags: u32,
+    exit_signal: u32,
+    /// The new stack pointer; 0 keeps the old one.
+    stack: u64,
+    parent_tid: u64,
+    child_tid: u64,
+    tls: u64,
+}
+
+/// Flags that would need what this system has not.
+const UNSUPPORTED: u32 = abi::CLONE_PIDFD
+    | abi::CLONE_NEWNS
+    | abi::CLONE_NEWCGROUP
+    | abi::CLONE_NEWUTS
+    | abi::CLONE_NEWIPC
+    | abi::CLONE_NEWUSER
+    | abi::CLONE_NEWPID
+    | abi::CLONE_NEWNET;
+/// The smallest `struct clone_args`.
+const CLONE_ARGS: u64 = 64;
+
+impl<P: Platform> Task<P> {
+    pub(super) const CLONE: Calls<P> = &[
+        (abi::__NR_fork, Self::fork),
+        (abi::__NR_vfork, Self::vfork),
+        (abi::__NR_clone, Self::clone),
+        (abi::__NR_clone3, Self::clone3),
+    ];
+
+    fn fork(&mut self, _: Args) -> Answer {
+        self.create(Wanted {
+            exit_signal: abi::SIGCHLD,
+            ..Wanted::default()
+        })
+    }
+
+    fn vfork(&mut self, _: Args) -> Answer {
+        self.create(Wanted {
+            flags: abi::CLONE_VM | abi::CLONE_VFORK,
+            exit_signal: abi::SIGCHLD,
+            ..Wanted::default()
+        })
+    }
+
+    fn clone(&mut self, [flags, stack, parent_tid, child_tid, tls, _]: Args) -> Answer {
+        let flags = flags as u32;
+        self.create(Wanted {
+            flags: flags & !abi::CSIGNAL,
+            exit_signal: flags & abi::CSIGNAL,
+            stack,
+            parent_tid,
+            child_tid,
+            tls,
+        })
+    }
+
+    fn clone3(&mut self, [at, size, ..]: Args) -> Answer {
+        if size < CLONE_ARGS {
+            return Err(Errno::EINVAL);
+        }
+        // flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls
+        let args: [u64; 8] = self.get(at)?;
+        let [
+            flags,
+            _,
+            child_tid,
+            parent_tid,
+            exit_signal,
+            stack,
+            stack_size,
+            tls,
+        ] = args;
+        let known = u32::try_from(flags).map_err(|_| Errno::EINVAL)?;
+        if known & abi::CSIGNAL != 0 || exit_signal > u64::from(crate::signal::SIGNALS) {
+            return Err(Errno::EINVAL);
+        }
+        if (stack == 0) != (stack_size == 0) {
+            return Err(Errno::EINVAL);
+        }
+        self.create(Wanted {
+            flags: known,
+            exit_signal: exit_signal as u32,
+            stack: stack.checked_add(stack_size).ok_or(Errno::EINVAL)?,
+            parent_tid,
+            child_tid,
+            tls,
+        })
+    }
+
+    fn create(&mut self, wanted: Wanted) -> Answer {
+        let has = |flag| wanted.flags & flag != 0;
+        let thread = has(abi::CLONE_THREAD);
+        let inconsistent = (thread && !has(abi::CLONE_SIGHAND))
+            || (has(abi::CLONE_SIGHAND) && !has(abi::CLONE_VM));
+        if inconsistent || has(UNSUPPORTED) || wanted.exit_signal > crate::signal::SIGNALS {
+            return Err(Errno::EINVAL);
+        }
+        let tid = self.sys.processes.lock().allocate_pid()?;
+        let child = self.child_task(tid, &wanted)?;
+        if has(abi::CLONE_PARENT_SETTID) {
+            self.put(wanted.parent_tid, &tid)?;
+        }
+        if has(abi::CLONE_CHILD_SETTID) {
+            // As Linux, which does it in the child and tells nobody when it fails.
+            child
+                .space
+                .copy_out(wanted.child_tid, &tid.to_le_bytes())
+                .ok();
+        }
+        if has(abi::CLONE_CHILD_CLEARTID) {
+            child
+                .thread
+                .clear_tid
+                .store(wanted.child_tid, Ordering::SeqCst);
+        }
+        let process = child.process.clone();
+        self.start(child, &wanted)?;
+        if has(abi::CLONE_VFORK) {
+            self.wait_for_vfork(&process);
+        }
+        Ok(u64::from(tid))
+    }
+
+    /// The new thread, ready to run but in no table yet.
+    fn child_task(&mut self, tid: u32, wanted: &Wanted) -> Result<Task<P>, Errno> {
+        let has = |flag| wanted.flags & flag != 0;
+        let space = match has(abi::CLONE_VM) {
+            true => self.space.clone(),
+            false => self.forked_space()?,
+        };
+        let mut cpu = self.sys.platform.guest_thread(&self.sys.vm, space.id())?;
+        let from = self.cpu.fpu();
+        let to = cpu.fpu();
+        if from.len() == to.len() {
+            to.copy_from_slice(from);
+        }
+        let process = if has(abi::CLONE_THREAD) {
+            self.process.clone()
+        } else {
+            let files = self.process.files();
+            let files = match has(abi::CLONE_FILES) {
+                true => files,
+                false => Arc::new(files.forked()),
+            };
+            self.process.child(tid, space.clone(), files)
+        };
+        let thread = Thread::new(tid, &cpu);
+        self.inherit_signals(&thread, wanted);
+        let mut child = Task::new(self.sys, process, thread, cpu, space);
+        child.regs = self.regs;
+        child.regs.rax = 0;
+        if wanted.stack != 0 {
+            child.regs.rsp = wanted.stack;
+        }
+        if has(abi::CLONE_SETTLS) {
+            child.regs.fs_base = wanted.tls;
+        }
+        Ok(child)
+    }
+
+    fn forked_space(&self) -> Result<Arc<crate::space::AddressSpace<P>>, Errno> {
+        loop {
+            match self.space.fork() {
+                Err(Errno::ENOMEM) if self.sys.vm.pageout_step(32) > 0 => {}
+                other => return other,
+            }
+        }
+    }
+
+    fn inherit_signals(&self, thread: &Thread<P>, wanted: &Wanted) {
+        let own = self.thread.signals.lock().clone();
+        // A new stack has nothing to do with the alternate one of whoever made it; a child with
+        // a copy of everything, or one whose parent waits for it, has the same.
+        let shares_stack =
+            wanted.flags & abi::CLONE_VM != 0 && wanted.flags & abi::CLONE_VFORK == 0;
+        let mut new = thread.signals.lock();
+        new.mask = own.saved_mask.unwrap_or(own.mask);
+        new.alt_stack = if shares_stack {
+            AltStack::default()
+        } else {
+            own.alt_stack
+        };
+    }
+
+    /// Enters the new thread in the table and lets its supervisor run.
+    fn start(&self, child: Task<P>, wanted: &Wanted) -> Result<(), Errno> {
+        let process = child.process.clone();
+        let thread = child.thread.clone();
+        {
+            let mut table = self.sys.processes.lock();
+            let record = table.get_mut(self.process.pid).ok_or(Errno::EAGAIN)?;
+            if record.ending.is_some() {
+                return Err(Errno::EAGAIN);
+            }
+            if wanted.flags & abi::CLONE_THREAD != 0 {
+                record.threads.push(thread.clone());
+            } else {
+                let with_parent = wanted.flags & abi::CLONE_PARENT != 0;
+                let parent = if with_parent {
+                    record.parent
+                } else {
+                    self.process.pid
+                };
+                let place = (parent, record.pgid, record.sid);
+                table.enter(process.clone(), thread.clone(), place, wanted.exit_signal);
+            }
+        }
+        let spawned = self.sys.platform.spawn(Box::new(move || child.supervise()));
+        if spawned.is_err() {
+            self.withdraw(&process, &thread);
+        }
+        spawned
+    }
+
+    fn withdraw(&self, process: &Arc<Process<P>>, thread: &Arc<Thread<P>>) {
+        let mut table = self.sys.processes.lock();
+        let empty = table.get_mut(process.pid).is_some_and(|record| {
+            record.threads.retain(|t| !Arc::ptr_eq(t, thread));
+            record.threads.is_empty()
+        });
+        let gone = if empty {
+            table.records.remove(&process.pid)
+        } else {
+            None
+        };
+        drop(table);
+        if gone.is_some() {
+            process.shared.lock().space.take();
+        }
+    }
+
+    /// A `vfork` parent stands still until its child has a space of its own or has ended. Only
+    /// its own death ends that earlier.
+    fn wait_for_vfork(&self, child: &Arc<Process<P>>) {
+        loop {
+            let ticket = self.sys.ticket(all_channel());
+            self.thread
+                .sleeping
+                .store(all_channel().0, Ordering::SeqCst);
+            if child.left_space.load(Ordering::SeqCst) || self.must_end() {
+                break;
+            }
+            self.sys.sleep(all_channel(), ticket, None);
+        }
+        self.thread.sleeping.store(0, Ordering::SeqCst);
+    }
+}

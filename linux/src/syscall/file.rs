@@ -1,0 +1,437 @@
+//! Descriptors: opening, closing, duplicating, and what is asked of an open file.
+
+use super::{Answer, Args, Calls};
+use crate::errno::Errno;
+use crate::fs::file::{Kind, OpenFile};
+use crate::fs::path::Own;
+use crate::fs::pipe::{CAPACITY, Pipe};
+use crate::fs::proc::Node;
+use crate::fs::table::OnExec;
+use crate::platform::{HostFile, Platform, TerminalAnswer, TerminalCall};
+use crate::thread::Task;
+use alloc::format;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use linux_raw_sys::general as abi;
+use linux_raw_sys::ioctl;
+
+const RLIMIT_NOFILE: u32 = 7;
+const CLOSE_RANGE_CLOEXEC: u32 = 4;
+const DT_DIR: u8 = 4;
+const DT_LNK: u8 = 10;
+const F_DUPFD_CLOEXEC: u32 = 1030;
+const F_GETPIPE_SZ: u32 = 1032;
+
+impl<P: Platform> Task<P> {
+    pub(super) const FILE: Calls<P> = &[
+        (abi::__NR_open, Self::open),
+        (abi::__NR_openat, Self::openat),
+        (abi::__NR_creat, Self::creat),
+        (abi::__NR_close, Self::close),
+        (abi::__NR_close_range, Self::close_range),
+        (abi::__NR_lseek, Self::lseek),
+        (abi::__NR_dup, Self::dup),
+        (abi::__NR_dup2, Self::dup2),
+        (abi::__NR_dup3, Self::dup3),
+        (abi::__NR_fcntl, Self::fcntl),
+        (abi::__NR_ioctl, Self::ioctl),
+        (abi::__NR_pipe, Self::pipe),
+        (abi::__NR_pipe2, Self::pipe2),
+        (abi::__NR_ftruncate, Self::ftruncate),
+        (abi::__NR_truncate, Self::truncate),
+        (abi::__NR_fsync, Self::fsync),
+        (abi::__NR_fdatasync, Self::fdatasync),
+        (abi::__NR_fallocate, Self::fallocate),
+        (abi::__NR_fadvise64, Self::fadvise),
+        (abi::__NR_flock, Self::flock),
+        (abi::__NR_getdents64, Self::getdents),
+    ];
+
+    fn descriptor_limit(&self) -> u64 {
+        self.process.limit(RLIMIT_NOFILE)
+    }
+
+    /// Gives a file the lowest free descriptor.
+    pub(super) fn install(&self, file: Arc<OpenFile<P>>, on_exec: OnExec) -> Answer {
+        let limit = self.descriptor_limit();
+        let fd = self.process.files().install(file, on_exec, 0, limit)?;
+        Ok(u64::from(fd))
+    }
+
+    fn open(&mut self, [path, flags, mode, ..]: Args) -> Answer {
+        self.openat([abi::AT_FDCWD as u64, path, flags, mode, 0, 0])
+    }
+
+    fn creat(&mut self, [path, mode, ..]: Args) -> Answer {
+        let flags = abi::O_CREAT | abi::O_WRONLY | abi::O_TRUNC;
+        self.openat([abi::AT_FDCWD as u64, path, u64::from(flags), mode, 0, 0])
+    }
+
+    fn openat(&mut self, [dir, path, flags, mode, ..]: Args) -> Answer {
+        let path = self.path(path)?;
+        let flags = flags as u32;
+        let on_exec = OnExec::from_flags(flags);
+        let file = match self.own_path(&path) {
+            Some(own) => self.open_own(&own, &path, flags)?,
+            None => Arc::new(self.open_host(dir, &path, flags, mode as u32)?),
+        };
+        self.install(file, on_exec)
+    }
+
+    pub(super) fn open_host(
+        &self,
+        dir: u64,
+        path: &[u8],
+        flags: u32,
+        mode: u32,
+    ) -> Result<OpenFile<P>, Errno> {
+        let start = self.start_for(dir, path)?;
+        let umask = self.process.shared.lock().umask;
+        let mode = mode & 0o7777 & !umask;
+        let file = self
+            .sys
+            .platform
+            .open(start.base()?, path, flags & !abi::O_CLOEXEC, mode)?;
+        let file = OpenFile::host(file)?;
+        if flags & abi::O_TRUNC != 0 {
+            // Its pages, if it has any, are told of the new size.
+            if let Some(inode) = file
+                .as_host()
+                .and_then(|h| self.sys.inodes.existing(self.sys, h.key))
+            {
+                inode.refresh()?;
+            }
+        }
+        if flags & abi::O_NONBLOCK != 0 {
+            file.set_flags(file.flags() | abi::O_NONBLOCK)?;
+        }
+        Ok(file)
+    }
+
+    fn open_own(&self, own: &Own, path: &[u8], flags: u32) -> Result<Arc<OpenFile<P>>, Errno> {
+        if flags & (abi::O_CREAT | abi::O_EXCL) == abi::O_CREAT | abi::O_EXCL {
+            return Err(Errno::EEXIST);
+        }
+        if let Own::Fd(fd) = own {
+            // The same open file: its offset is shared, which a second opening would not do.
+            return self.file(u64::from(*fd)).map_err(|_| Errno::ENOENT);
+        }
+        match self.node(own)? {
+            Node::Text(_) if flags & abi::O_ACCMODE != abi::O_RDONLY => Err(Errno::EACCES),
+            Node::Text(text) => Ok(Arc::new(OpenFile::text(path.to_vec(), text))),
+            Node::Link(_) if flags & abi::O_NOFOLLOW != 0 => Err(Errno::ELOOP),
+            Node::Link(to) if matches!(own, Own::Process(..)) => {
+                let file = self
+                    .sys
+                    .platform
+                    .open(None, &to, flags & !abi::O_CLOEXEC, 0)?;
+                Ok(Arc::new(OpenFile::host(file)?))
+            }
+            Node::Dir => Ok(Arc::new(self.open_own_dir(own, path)?)),
+            Node::Link(_) => Err(Errno::EACCES),
+        }
+    }
+
+    /// A directory of ours: the descriptors of a process have names, the others look empty.
+    fn open_own_dir(&self, own: &Own, path: &[u8]) -> Result<OpenFile<P>, Errno> {
+        let mut names = alloc::vec![(b".".to_vec(), DT_DIR), (b"..".to_vec(), DT_DIR)];
+        if let Own::Process(pid, name) = own
+            && name == b"fd"
+        {
+            if *pid != self.process.pid {
+                return Err(Errno::EACCES);
+            }
+            let numbers = self.process.files().numbers();
+            names.extend(
+                numbers
+                    .iter()
+                    .map(|n| (format!("{n}").into_bytes(), DT_LNK)),
+            );
+        }
+        Ok(OpenFile::listing(path.to_vec(), names))
+    }
+
+    fn close(&mut self, [fd, ..]: Args) -> Answer {
+        let files = self.process.files();
+        drop(files.remove(fd as u32)?);
+        self.sys.inodes.sweep(self.sys);
+        Ok(0)
+    }
+
+    fn close_range(&mut self, [first, last, flags, ..]: Args) -> Answer {
+        let (first, last) = (first as u32, last as u32);
+        if first > last {
+            return Err(Errno::EINVAL);
+        }
+        let files = self.process.files();
+        match flags as u32 {
+            0 => drop(files.take_range(first..=last)),
+            CLOSE_RANGE_CLOEXEC => {
+                for fd in files.numbers() {
+                    if (first..=last).contains(&fd) {
+                        files.set_on_exec(fd, OnExec::Close)?;
+                    }
+                }
+            }
+            _ => return Err(Errno::EINVAL),
+        }
+        self.sys.inodes.sweep(self.sys);
+        Ok(0)
+    }
+
+    fn lseek(&mut self, [fd, offset, whence, ..]: Args) -> Answer {
+        self.file(fd)?.seek(offset as i64, whence as u32)
+    }
+
+    fn dup(&mut self, [fd, ..]: Args) -> Answer {
+        let file = self.file(fd)?;
+        self.install(file, OnExec::Keep)
+    }
+
+    fn dup2(&mut self, [from, to, ..]: Args) -> Answer {
+        if from as u32 == to as u32 {
+            return self.file(from).map(|_| u64::from(to as u32));
+        }
+        self.dup3([from, to, 0, 0, 0, 0])
+    }
+
+    fn dup3(&mut self, [from, to, flags, ..]: Args) -> Answer {
+        let flags = flags as u32;
+        if from as u32 == to as u32 || flags & !abi::O_CLOEXEC != 0 {
+            return Err(Errno::EINVAL);
+        }
+        let file = self.file(from)?;
+        let limit = self.descriptor_limit();
+        let files = self.process.files();
+        let old = files.replace(to as u32, file, OnExec::from_flags(flags), limit)?;
+        if old.is_some() {
+            drop(old);
+            self.sys.inodes.sweep(self.sys);
+        }
+        Ok(u64::from(to as u32))
+    }
+
+    fn fcntl(&mut self, [fd, command, arg, ..]: Args) -> Answer {
+        let file = self.file(fd)?;
+        let files = self.process.files();
+        let duplicate = |on_exec| {
+            if arg >= self.descriptor_limit() {
+                return Err(Errno::EINVAL);
+            }
+            let limit = self.descriptor_limit();
+            files
+                .install(file.clone(), on_exec, arg, limit)
+                .map(u64::from)
+        };
+        match command as u32 {
+            abi::F_DUPFD => duplicate(OnExec::Keep),
+            F_DUPFD_CLOEXEC => duplicate(OnExec::Close),
+            abi::F_GETFD => Ok(u64::from(files.on_exec(fd as u32)? == OnExec::Close)),
+            abi::F_SETFD => {
+                let close = arg as u32 & abi::FD_CLOEXEC != 0;
+                let on_exec = if close { OnExec::Close } else { OnExec::Keep };
+                files.set_on_exec(fd as u32, on_exec)?;
+                Ok(0)
+            }
+            abi::F_GETFL => Ok(u64::from(file.flags())),
+            abi::F_SETFL => file.set_flags(arg as u32).map(|()| 0),
+            // Nobody else in this system has locks to be in the way of.
+            abi::F_SETLK | abi::F_SETLKW => Ok(0),
+            abi::F_GETLK => self.put(arg, &(abi::F_UNLCK as u16)).map(|()| 0),
+            F_GETPIPE_SZ => match &file.kind {
+                Kind::Pipe(_) => Ok(CAPACITY as u64),
+                _ => Err(Errno::EBADF),
+            },
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
+    fn ioctl(&mut self, [fd, request, arg, ..]: Args) -> Answer {
+        let file = self.file(fd)?;
+        let files = self.process.files();
+        match request as u32 {
+            ioctl::FIOCLEX => files.set_on_exec(fd as u32, OnExec::Close).map(|()| 0),
+            ioctl::FIONCLEX => files.set_on_exec(fd as u32, OnExec::Keep).map(|()| 0),
+            ioctl::FIONBIO => {
+                let on: u32 = self.get(arg)?;
+                let bit = if on != 0 { abi::O_NONBLOCK } else { 0 };
+                file.set_flags(file.flags() & !abi::O_NONBLOCK | bit)
+                    .map(|()| 0)
+            }
+            request => match &file.kind {
+                Kind::Host(host) => self.terminal(&*host.file, request, arg),
+                Kind::Pipe(pipe) if request == ioctl::FIONREAD => {
+                    self.put(arg, &(pipe.readable() as u32)).map(|()| 0)
+                }
+                _ => Err(Errno::ENOTTY),
+            },
+        }
+    }
+
+    fn terminal(&self, file: &P::File, request: u32, arg: u64) -> Answer {
+        let call = match request {
+            ioctl::TCGETS => TerminalCall::Get,
+            ioctl::TCSETS | ioctl::TCSETSW | ioctl::TCSETSF => {
+                TerminalCall::Set((request - ioctl::TCSETS) as u8, self.get(arg)?)
+            }
+            ioctl::TIOCGWINSZ => TerminalCall::WindowSize,
+            ioctl::FIONREAD => TerminalCall::Readable,
+            ioctl::TIOCGPGRP | ioctl::TIOCSPGRP => {
+                return self.terminal_group(file, request, arg);
+            }
+            _ => return Err(Errno::ENOTTY),
+        };
+        match file.terminal(call)? {
+            TerminalAnswer::Done => {}
+            TerminalAnswer::Termios(t) => self.put(arg, &t)?,
+            TerminalAnswer::WindowSize(w) => self.put(arg, &w)?,
+            TerminalAnswer::Count(n) => self.put(arg, &n)?,
+        }
+        Ok(0)
+    }
+
+    /// The terminal's foreground group is the caller's: there is no job control with the host.
+    fn terminal_group(&self, file: &P::File, request: u32, arg: u64) -> Answer {
+        file.terminal(TerminalCall::Get)?;
+        if request == ioctl::TIOCGPGRP {
+            let pgid = self
+                .sys
+                .processes
+                .lock()
+                .get(self.process.pid)
+                .map_or(0, |r| r.pgid);
+            self.put(arg, &pgid)?;
+        }
+        Ok(0)
+    }
+
+    fn pipe(&mut self, [to, ..]: Args) -> Answer {
+        self.pipe2([to, 0, 0, 0, 0, 0])
+    }
+
+    fn pipe2(&mut self, [to, flags, ..]: Args) -> Answer {
+        let flags = flags as u32;
+        if flags & !(abi::O_CLOEXEC | abi::O_NONBLOCK | abi::O_DIRECT) != 0 {
+            return Err(Errno::EINVAL);
+        }
+        let (reader, writer) = Pipe::create(self.sys);
+        let on_exec = OnExec::from_flags(flags);
+        let status = flags & abi::O_NONBLOCK;
+        let reader = Arc::new(OpenFile::pipe(reader, abi::O_RDONLY | status));
+        let writer = Arc::new(OpenFile::pipe(writer, abi::O_WRONLY | status));
+        let first = self.install(reader, on_exec)?;
+        let files = self.process.files();
+        let both = self.install(writer, on_exec).and_then(|second| {
+            let stored = self.put(to, &[first as u32, second as u32]);
+            stored.inspect_err(|_| drop(files.remove(second as u32)))
+        });
+        if let Err(e) = both {
+            drop(files.remove(first as u32));
+            return Err(e);
+        }
+        Ok(0)
+    }
+
+    fn ftruncate(&mut self, [fd, len, ..]: Args) -> Answer {
+        self.file(fd)?.truncate(self.sys, len).map(|()| 0)
+    }
+
+    fn truncate(&mut self, [path, len, ..]: Args) -> Answer {
+        let path = self.path(path)?;
+        let file = self.open_host(abi::AT_FDCWD as u64, &path, abi::O_WRONLY, 0)?;
+        file.truncate(self.sys, len).map(|()| 0)
+    }
+
+    fn fsync(&mut self, [fd, ..]: Args) -> Answer {
+        self.sync_file(fd, false)
+    }
+
+    fn fdatasync(&mut self, [fd, ..]: Args) -> Answer {
+        self.sync_file(fd, true)
+    }
+
+    fn sync_file(&self, fd: u64, data_only: bool) -> Answer {
+        let file = self.file(fd)?;
+        match &file.kind {
+            Kind::Host(host) => {
+                if let Some(inode) = self.sys.inodes.existing(self.sys, host.key) {
+                    inode.object().clean(0, inode.object().size())?;
+                }
+                host.file.sync(data_only).map(|()| 0)
+            }
+            Kind::Memory(_) => Ok(0),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
+    fn fallocate(&mut self, [fd, mode, offset, len, ..]: Args) -> Answer {
+        let file = self.file(fd)?;
+        if (offset as i64) < 0 || (len as i64) <= 0 {
+            return Err(Errno::EINVAL);
+        }
+        if !file.may_write() {
+            return Err(Errno::EBADF);
+        }
+        match &file.kind {
+            Kind::Host(host) => {
+                host.file.allocate(mode as u32, offset, len)?;
+                if let Some(inode) = self.sys.inodes.existing(self.sys, host.key) {
+                    inode.refresh()?;
+                }
+                Ok(0)
+            }
+            Kind::Memory(memory) if mode == 0 => {
+                let end = offset.checked_add(len).ok_or(Errno::EFBIG)?;
+                if end > memory.object().size() {
+                    memory.truncate(end)?;
+                }
+                Ok(0)
+            }
+            Kind::Memory(_) => Err(Errno::EOPNOTSUPP),
+            _ => Err(Errno::ENODEV),
+        }
+    }
+
+    fn fadvise(&mut self, [fd, ..]: Args) -> Answer {
+        let file = self.file(fd)?;
+        if matches!(file.kind, Kind::Pipe(_)) {
+            Err(Errno::ESPIPE)
+        } else {
+            Ok(0)
+        }
+    }
+
+    fn flock(&mut self, [fd, ..]: Args) -> Answer {
+        self.file(fd).map(|_| 0)
+    }
+
+    fn getdents(&mut self, [fd, to, len, ..]: Args) -> Answer {
+        let file = self.file(fd)?;
+        let room = (len as u32).min(1 << 16) as usize;
+        let entries = match &file.kind {
+            Kind::Host(host) if host.is_directory() => host.file.entries(room)?,
+            Kind::Listing(listing) => listing.entries(room),
+            _ => return Err(Errno::ENOTDIR),
+        };
+        let mut out = Vec::new();
+        for entry in entries {
+            let size = entry.record_bytes();
+            if out.len() + size > room {
+                return if out.is_empty() {
+                    Err(Errno::EINVAL)
+                } else {
+                    Err(Errno::EIO)
+                };
+            }
+            let end = out.len() + size;
+            out.extend_from_slice(&entry.ino.to_le_bytes());
+            out.extend_from_slice(&entry.next.to_le_bytes());
+            out.extend_from_slice(&(size as u16).to_le_bytes());
+            out.push(entry.kind);
+            out.extend_from_slice(&entry.name);
+            out.resize(end, 0);
+        }
+        self.write_user(to, &out)?;
+        Ok(out.len() as u64)
+    }
+}

@@ -1,0 +1,374 @@
+//! Reading and writing.
+
+use super::{Answer, Args, Calls};
+use crate::blocking::Unfinished;
+use crate::errno::Errno;
+use crate::fs::file::{HostOpen, Kind, OpenFile};
+use crate::fs::pipe::{Attempt, PipeEnd};
+use crate::platform::{HostFile, Platform};
+use crate::signal::SigInfo;
+use crate::thread::Task;
+use alloc::vec;
+use alloc::vec::Vec;
+use linux_raw_sys::general as abi;
+
+/// `MAX_RW_COUNT`: what one call moves at most.
+const MOST: u64 = 0x7fff_f000;
+/// What is moved at once.
+const CHUNK: usize = 128 << 10;
+const IOV_MAX: u64 = 1024;
+
+/// Where in a file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum At {
+    /// At the file's own offset, which moves.
+    Own,
+    /// At this byte; the offset stays.
+    Offset(u64),
+}
+
+impl At {
+    fn absolute(offset: u64) -> Result<At, Errno> {
+        if (offset as i64) < 0 {
+            Err(Errno::EINVAL)
+        } else {
+            Ok(At::Offset(offset))
+        }
+    }
+
+    fn further(self, bytes: usize) -> At {
+        match self {
+            At::Own => At::Own,
+            At::Offset(at) => At::Offset(at.saturating_add(bytes as u64)),
+        }
+    }
+}
+
+impl<P: Platform> Task<P> {
+    pub(super) const IO: Calls<P> = &[
+        (abi::__NR_read, Self::read),
+        (abi::__NR_write, Self::write),
+        (abi::__NR_pread64, Self::pread),
+        (abi::__NR_pwrite64, Self::pwrite),
+        (abi::__NR_readv, Self::readv),
+        (abi::__NR_writev, Self::writev),
+        (abi::__NR_preadv, Self::preadv),
+        (abi::__NR_pwritev, Self::pwritev),
+        (abi::__NR_sendfile, Self::sendfile),
+    ];
+
+    fn read(&mut self, [fd, to, len, ..]: Args) -> Answer {
+        let file = self.file(fd)?;
+        self.read_to(&file, At::Own, to, len)
+    }
+
+    fn write(&mut self, [fd, from, len, ..]: Args) -> Answer {
+        let file = self.file(fd)?;
+        self.write_from(&file, At::Own, from, len)
+    }
+
+    fn pread(&mut self, [fd, to, len, offset, ..]: Args) -> Answer {
+        let file = self.file(fd)?;
+        self.read_to(&file, At::absolute(offset)?, to, len)
+    }
+
+    fn pwrite(&mut self, [fd, from, len, offset, ..]: Args) -> Answer {
+        let file = self.file(fd)?;
+        self.write_from(&file, At::absolute(offset)?, from, len)
+    }
+
+    fn readv(&mut self, [fd, iov, count, ..]: Args) -> Answer {
+        let file = self.file(fd)?;
+        self.each_vector(iov, count, At::Own, |at, base, len| {
+            self.read_to(&file, at, base, len)
+        })
+    }
+
+    fn writev(&mut self, [fd, iov, count, ..]: Args) -> Answer {
+        let file = self.file(fd)?;
+        self.each_vector(iov, count, At::Own, |at, base, len| {
+            self.write_from(&file, at, base, len)
+        })
+    }
+
+    fn preadv(&mut self, [fd, iov, count, offset, ..]: Args) -> Answer {
+        let file = self.file(fd)?;
+        let at = At::absolute(offset)?;
+        self.each_vector(iov, count, at, |at, base, len| {
+            self.read_to(&file, at, base, len)
+        })
+    }
+
+    fn pwritev(&mut self, [fd, iov, count, offset, ..]: Args) -> Answer {
+        let file = self.file(fd)?;
+        let at = At::absolute(offset)?;
+        self.each_vector(iov, count, at, |at, base, len| {
+            self.write_from(&file, at, base, len)
+        })
+    }
+
+    /// Carries `act` out for each of a list of buffers, until one is not filled.
+    fn each_vector(
+        &self,
+        iov: u64,
+        count: u64,
+        mut at: At,
+        act: impl Fn(At, u64, u64) -> Answer,
+    ) -> Answer {
+        if count > IOV_MAX {
+            return Err(Errno::EINVAL);
+        }
+        let raw = self.bytes(iov, count as usize * 16)?;
+        let word = |i: usize| {
+            let bytes = raw.get(i * 8..i * 8 + 8).and_then(|b| b.try_into().ok());
+            bytes.map_or(0, u64::from_le_bytes)
+        };
+        let vectors: Vec<(u64, u64)> = (0..count as usize)
+            .map(|i| (word(i * 2), word(i * 2 + 1)))
+            .collect();
+        let total = vectors.iter().try_fold(0u64, |sum, v| sum.checked_add(v.1));
+        if total.is_none_or(|t| t > i64::MAX as u64) {
+            return Err(Errno::EINVAL);
+        }
+        let mut done = 0u64;
+        for (base, len) in vectors {
+            if len == 0 {
+                continue;
+            }
+            match act(at, base, len) {
+                Ok(n) => {
+                    done += n;
+                    at = at.further(n as usize);
+                    if n < len {
+                        break;
+                    }
+                }
+                Err(e) if done == 0 => return Err(e),
+                Err(_) => break,
+            }
+        }
+        Ok(done)
+    }
+
+    fn read_to(&self, file: &OpenFile<P>, mut at: At, to: u64, len: u64) -> Answer {
+        if !file.may_read() {
+            return Err(Errno::EBADF);
+        }
+        let len = len.min(MOST);
+        let mut done = 0u64;
+        loop {
+            let want = (len - done).min(CHUNK as u64) as usize;
+            let bytes = match self.read_some(file, at, want) {
+                Ok(bytes) => bytes,
+                Err(e) if done == 0 => return Err(e),
+                Err(_) => break,
+            };
+            let place = to.checked_add(done).ok_or(Errno::EFAULT)?;
+            match self.write_user(place, &bytes) {
+                Ok(()) => {}
+                Err(e) if done == 0 => return Err(e),
+                Err(_) => break,
+            }
+            done += bytes.len() as u64;
+            at = at.further(bytes.len());
+            if bytes.len() < want || done == len || !fills(file) {
+                break;
+            }
+        }
+        Ok(done)
+    }
+
+    /// Reads once.
+    fn read_some(&self, file: &OpenFile<P>, at: At, want: usize) -> Result<Vec<u8>, Errno> {
+        let mut buf = vec![0; want];
+        let n = match (&file.kind, at) {
+            (Kind::Pipe(end), At::Own) => return self.read_pipe(file, end, want),
+            (Kind::Pipe(_), At::Offset(_)) => return Err(Errno::ESPIPE),
+            (Kind::Host(host), At::Own) => self.read_host(file, host, &mut buf)?,
+            (Kind::Host(host), At::Offset(o)) => host.read_at(self.sys, o, &mut buf)?,
+            (Kind::Memory(memory), At::Own) => memory.read(&mut buf)?,
+            (Kind::Memory(memory), At::Offset(o)) => memory.read_at(o, &mut buf)?,
+            (Kind::Listing(_), _) => return Err(Errno::EISDIR),
+            (Kind::Text(text), At::Own) => text.read(&mut buf),
+            (Kind::Text(text), At::Offset(o)) => text.read_at(o, &mut buf),
+        };
+        buf.truncate(n);
+        Ok(buf)
+    }
+
+    fn read_pipe(
+        &self,
+        file: &OpenFile<P>,
+        end: &PipeEnd<P>,
+        want: usize,
+    ) -> Result<Vec<u8>, Errno> {
+        let attempt = || match end.take(want) {
+            Attempt::Done(bytes) => Some(Ok(bytes)),
+            Attempt::Broken => Some(Ok(Vec::new())),
+            Attempt::Wait if file.is_nonblocking() => Some(Err(Errno::EAGAIN)),
+            Attempt::Wait => None,
+        };
+        self.wait_on(end.channel(), None, attempt)?
+    }
+
+    fn read_host(
+        &self,
+        file: &OpenFile<P>,
+        host: &HostOpen<P>,
+        buf: &mut [u8],
+    ) -> Result<usize, Errno> {
+        if host.is_directory() {
+            return Err(Errno::EISDIR);
+        }
+        if !host.waits() {
+            return host.read(self.sys, buf);
+        }
+        self.wait_host(file, host, abi::POLLIN)?;
+        host.file.read(buf)
+    }
+
+    /// Waits until a file of the host has something to read or room to write.
+    fn wait_host(&self, file: &OpenFile<P>, host: &HostOpen<P>, bits: u32) -> Result<(), Errno> {
+        let deadline = file.is_nonblocking().then_some(0);
+        loop {
+            let kicker = self.thread.kicker();
+            let files = [(&*host.file, bits as u16)];
+            let ready = self.sys.platform.wait_files(&kicker, &files, deadline)?;
+            if ready.iter().any(|&b| b != 0) {
+                return Ok(());
+            }
+            if file.is_nonblocking() {
+                return Err(Errno::EAGAIN);
+            }
+            if self.is_interrupted() {
+                return Err(Unfinished::Signal.into());
+            }
+        }
+    }
+
+    fn write_from(&self, file: &OpenFile<P>, mut at: At, from: u64, len: u64) -> Answer {
+        if !file.may_write() {
+            return Err(Errno::EBADF);
+        }
+        let len = len.min(MOST);
+        let mut done = 0u64;
+        loop {
+            let want = (len - done).min(CHUNK as u64) as usize;
+            let place = from.checked_add(done).ok_or(Errno::EFAULT)?;
+            let written = self
+                .bytes(place, want)
+                .and_then(|b| self.write_some(file, at, &b));
+            match written {
+                Ok(n) => {
+                    done += n as u64;
+                    at = at.further(n);
+                    if n == 0 || done >= len || (n < want && fills(file)) {
+                        break;
+                    }
+                }
+                Err(e) if done == 0 => return Err(e),
+                Err(_) => break,
+            }
+        }
+        Ok(done)
+    }
+
+    /// Writes once.
+    fn write_some(&self, file: &OpenFile<P>, at: At, bytes: &[u8]) -> Result<usize, Errno> {
+        let append = file.flags() & abi::O_APPEND != 0;
+        match (&file.kind, at) {
+            (Kind::Pipe(end), At::Own) => self.write_pipe(file, end, bytes),
+            (Kind::Pipe(_), At::Offset(_)) => Err(Errno::ESPIPE),
+            (Kind::Host(host), At::Own) => {
+                if host.waits() {
+                    self.wait_host(file, host, abi::POLLOUT)?;
+                }
+                self.broken_pipe(host.write(self.sys, bytes))
+            }
+            (Kind::Host(host), At::Offset(o)) => host.write_at(self.sys, o, bytes),
+            (Kind::Memory(memory), At::Own) => memory.write(bytes, append),
+            (Kind::Memory(memory), At::Offset(o)) => memory.write_at(o, bytes),
+            (Kind::Text(_) | Kind::Listing(_), _) => Err(Errno::EINVAL),
+        }
+    }
+
+    fn write_pipe(
+        &self,
+        file: &OpenFile<P>,
+        end: &PipeEnd<P>,
+        bytes: &[u8],
+    ) -> Result<usize, Errno> {
+        let attempt = || match end.add(bytes) {
+            Attempt::Done(n) => Some(Ok(n)),
+            Attempt::Broken => Some(Err(Errno::EPIPE)),
+            Attempt::Wait if file.is_nonblocking() => Some(Err(Errno::EAGAIN)),
+            Attempt::Wait => None,
+        };
+        let put = self.wait_on(end.channel(), None, attempt)?;
+        self.broken_pipe(put)
+    }
+
+    /// `SIGPIPE` for whoever writes to a pipe that nobody reads.
+    fn broken_pipe(&self, result: Result<usize, Errno>) -> Result<usize, Errno> {
+        if result == Err(Errno::EPIPE) {
+            let info = SigInfo::sent(abi::SIGPIPE, 0, self.process.pid, 0);
+            self.sys.signal_thread(None, self.thread.tid(), info).ok();
+        }
+        result
+    }
+
+    fn sendfile(&mut self, [to, from, offset, len, ..]: Args) -> Answer {
+        let (to, from) = (self.file(to)?, self.file(from)?);
+        if !to.may_write() || !from.may_read() {
+            return Err(Errno::EBADF);
+        }
+        if matches!(from.kind, Kind::Pipe(_)) {
+            return Err(Errno::EINVAL);
+        }
+        let mut at = if offset == 0 {
+            At::Own
+        } else {
+            At::absolute(self.get(offset)?)?
+        };
+        let len = len.min(MOST);
+        let mut done = 0u64;
+        while done < len {
+            let want = (len - done).min(CHUNK as u64) as usize;
+            let bytes = self.read_some(&from, at, want)?;
+            if bytes.is_empty() {
+                break;
+            }
+            let n = self.write_all(&to, &bytes)?;
+            done += n as u64;
+            at = at.further(n);
+            if n < bytes.len() {
+                break;
+            }
+        }
+        if let At::Offset(end) = at {
+            self.put(offset, &end)?;
+        }
+        Ok(done)
+    }
+
+    fn write_all(&self, to: &OpenFile<P>, bytes: &[u8]) -> Result<usize, Errno> {
+        let mut done = 0;
+        while done < bytes.len() {
+            match self.write_some(to, At::Own, &bytes[done..]) {
+                Ok(n) => done += n,
+                Err(e) if done == 0 => return Err(e),
+                Err(_) => break,
+            }
+        }
+        Ok(done)
+    }
+}
+
+/// Whether a short transfer means the end, so that a long one goes on.
+fn fills<P: Platform>(file: &OpenFile<P>) -> bool {
+    match &file.kind {
+        Kind::Host(host) => host.is_regular(),
+        Kind::Memory(_) | Kind::Text(_) => true,
+        Kind::Pipe(_) | Kind::Listing(_) => false,
+    }
+}

@@ -1,0 +1,192 @@
+//! What belongs nowhere else: the system's name and limits, chance, the scheduler.
+
+use super::{Answer, Args, Calls};
+use crate::errno::Errno;
+use crate::platform::Platform;
+use crate::system::Linux;
+use crate::thread::Task;
+use alloc::vec;
+use bsdvm::Host;
+use linux_raw_sys::general as abi;
+
+/// `RLIM_NLIMITS`.
+const LIMITS: u32 = 16;
+const RANDOM_CHUNK: usize = 4096;
+const UTS_FIELD: usize = 65;
+
+impl<P: Platform> Task<P> {
+    pub(super) const MISC: Calls<P> = &[
+        (abi::__NR_uname, Self::uname),
+        (abi::__NR_getrandom, Self::getrandom),
+        (abi::__NR_prlimit64, Self::prlimit),
+        (abi::__NR_getrlimit, Self::getrlimit),
+        (abi::__NR_setrlimit, Self::setrlimit),
+        (abi::__NR_sysinfo, Self::sysinfo),
+        (abi::__NR_sched_yield, Self::sched_yield),
+        (abi::__NR_sched_getaffinity, Self::sched_getaffinity),
+        (abi::__NR_sched_setaffinity, Self::sched_setaffinity),
+        (abi::__NR_getcpu, Self::getcpu),
+        (abi::__NR_socket, Self::socket),
+        (abi::__NR_socketpair, Self::socket),
+        (abi::__NR_connect, Self::not_a_socket),
+        (abi::__NR_bind, Self::not_a_socket),
+        (abi::__NR_sendto, Self::not_a_socket),
+        (abi::__NR_recvfrom, Self::not_a_socket),
+        (abi::__NR_getpeername, Self::not_a_socket),
+        (abi::__NR_getsockname, Self::not_a_socket),
+        (abi::__NR_getsockopt, Self::not_a_socket),
+        (abi::__NR_setsockopt, Self::not_a_socket),
+        (abi::__NR_rseq, Self::rseq),
+        (abi::__NR_sync, Self::sync),
+    ];
+
+    fn uname(&mut self, [to, ..]: Args) -> Answer {
+        let name = self.sys.platform.system_name();
+        let fields = [
+            name.system,
+            name.node,
+            name.release,
+            name.version,
+            name.machine,
+            name.domain,
+        ];
+        let mut out = [0u8; UTS_FIELD * 6];
+        for (place, field) in out.chunks_exact_mut(UTS_FIELD).zip(&fields) {
+            let n = field.len().min(UTS_FIELD - 1);
+            place[..n].copy_from_slice(&field[..n]);
+        }
+        self.write_user(to, &out).map(|()| 0)
+    }
+
+    fn getrandom(&mut self, [to, len, flags, ..]: Args) -> Answer {
+        let known = abi::GRND_NONBLOCK | abi::GRND_RANDOM | abi::GRND_INSECURE;
+        if flags as u32 & !known != 0 {
+            return Err(Errno::EINVAL);
+        }
+        let len = len.min(0x1ff_ffff);
+        let mut done = 0;
+        while done < len {
+            let mut bytes = vec![0; ((len - done) as usize).min(RANDOM_CHUNK)];
+            self.sys.platform.random(&mut bytes);
+            self.write_user(to.checked_add(done).ok_or(Errno::EFAULT)?, &bytes)?;
+            done += bytes.len() as u64;
+        }
+        Ok(done)
+    }
+
+    fn prlimit(&mut self, [pid, resource, new, old, ..]: Args) -> Answer {
+        if resource >= u64::from(LIMITS) {
+            return Err(Errno::EINVAL);
+        }
+        let process = if pid as u32 == 0 || pid as u32 == self.process.pid {
+            self.process.clone()
+        } else {
+            let table = self.sys.processes.lock();
+            table.get(pid as u32).ok_or(Errno::ESRCH)?.process.clone()
+        };
+        let index = resource as usize;
+        let before = process.shared.lock().limits[index];
+        if new != 0 {
+            let [soft, hard]: [u64; 2] = self.get(new)?;
+            if soft > hard {
+                return Err(Errno::EINVAL);
+            }
+            if hard > before.1 && self.sys.platform.identity().euid != 0 {
+                return Err(Errno::EPERM);
+            }
+            process.shared.lock().limits[index] = (soft, hard);
+        }
+        self.put_optional(old, &[before.0, before.1]).map(|()| 0)
+    }
+
+    fn getrlimit(&mut self, [resource, to, ..]: Args) -> Answer {
+        self.prlimit([0, resource, 0, to, 0, 0])
+    }
+
+    fn setrlimit(&mut self, [resource, from, ..]: Args) -> Answer {
+        if from == 0 {
+            return Err(Errno::EFAULT);
+        }
+        self.prlimit([0, resource, from, 0, 0, 0])
+    }
+
+    fn sysinfo(&mut self, [to, ..]: Args) -> Answer {
+        let c = self.sys.vm.counters();
+        let page = Linux::<P>::PAGE_BYTES;
+        let processes = self.sys.processes.lock().alive().len() as u64;
+        // uptime, three loads, total, free, shared, buffers, swap total and free, processes,
+        // high memory total and free, unit
+        let mut words = [0u64; 14];
+        words[0] = self.sys.now() / 1_000_000_000;
+        words[4] = c.frames_total * page;
+        words[5] = c.frames_free * page;
+        words[10] = processes & 0xffff;
+        words[13] = 1;
+        self.put(to, &words).map(|()| 0)
+    }
+
+    fn sched_yield(&mut self, _: Args) -> Answer {
+        // The supervisor's way through the machine has yielded already.
+        Ok(0)
+    }
+
+    fn sched_getaffinity(&mut self, [pid, len, to, ..]: Args) -> Answer {
+        self.check_scheduled(pid)?;
+        let cpus = self.sys.vm.machine().cpus();
+        let need = cpus.div_ceil(64) * 8;
+        if (len as usize) < need || len % 8 != 0 {
+            return Err(Errno::EINVAL);
+        }
+        let mut mask = vec![0u8; need];
+        for cpu in 0..cpus {
+            mask[cpu / 8] |= 1 << (cpu % 8);
+        }
+        self.write_user(to, &mask)?;
+        Ok(need as u64)
+    }
+
+    /// Where threads run is the machine's choice: any set with a processor in it will do.
+    fn sched_setaffinity(&mut self, [pid, len, from, ..]: Args) -> Answer {
+        self.check_scheduled(pid)?;
+        let cpus = self.sys.vm.machine().cpus();
+        let mask = self.bytes(from, (len as usize).min(128))?;
+        let some = (0..cpus).any(|c| mask.get(c / 8).is_some_and(|b| b >> (c % 8) & 1 != 0));
+        if some { Ok(0) } else { Err(Errno::EINVAL) }
+    }
+
+    fn check_scheduled(&self, pid: u64) -> Result<(), Errno> {
+        let table = self.sys.processes.lock();
+        let tid = pid as u32;
+        let known = tid == 0
+            || table
+                .records
+                .values()
+                .any(|r| r.threads.iter().any(|t| t.tid() == tid));
+        if known { Ok(()) } else { Err(Errno::ESRCH) }
+    }
+
+    fn getcpu(&mut self, [cpu, node, ..]: Args) -> Answer {
+        let now = self.sys.vm.machine().cpu() as u32;
+        self.put_optional(cpu, &now)?;
+        self.put_optional(node, &0u32).map(|()| 0)
+    }
+
+    /// There is no networking.
+    fn socket(&mut self, _: Args) -> Answer {
+        Err(Errno::EAFNOSUPPORT)
+    }
+
+    fn not_a_socket(&mut self, [fd, ..]: Args) -> Answer {
+        self.file(fd)?;
+        Err(Errno::ENOTSOCK)
+    }
+
+    /// Restartable sequences need the scheduler's help, which the machine does not give.
+    fn rseq(&mut self, _: Args) -> Answer {
+        Err(Errno::ENOSYS)
+    }
+
+    fn sync(&mut self, _: Args) -> Answer {
+        Ok(0)
+    }
+}

@@ -1,0 +1,119 @@
+//! The system calls: a table from number to function, filled by one file for each concern.
+//!
+//! A call takes its six arguments and gives back a value or an error number. Calls that change
+//! all registers (`execve`, `rt_sigreturn`) set them and give back what `rax` is to be.
+
+mod clone;
+mod execute;
+mod file;
+mod ids;
+mod io;
+mod memory;
+mod memory_advice;
+mod memory_lock;
+mod misc;
+mod names;
+mod poll;
+mod process;
+mod signal;
+mod stat;
+mod sync;
+mod time;
+pub(crate) mod timer;
+
+use crate::errno::Errno;
+use crate::fs::file::OpenFile;
+use crate::platform::Platform;
+use crate::thread::{Interrupted, Task};
+use alloc::format;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+/// The arguments of a call.
+pub(crate) type Args = [u64; 6];
+/// What a call gives back.
+pub(crate) type Answer = Result<u64, Errno>;
+/// A call.
+pub(crate) type Call<P> = fn(&mut Task<P>, Args) -> Answer;
+/// A list of calls by number.
+pub(crate) type Calls<P> = &'static [(u32, Call<P>)];
+
+/// Numbers at and beyond this are nobody's.
+const NUMBERS: usize = 1280;
+
+/// Number to function.
+pub(crate) struct CallTable<P: Platform> {
+    calls: Vec<Option<Call<P>>>,
+}
+
+impl<P: Platform> CallTable<P> {
+    /// Every call that there is.
+    pub(crate) fn new() -> Self {
+        let mut calls: Vec<Option<Call<P>>> = alloc::vec![None; NUMBERS];
+        let concerns: [Calls<P>; 16] = [
+            Task::<P>::CLONE,
+            Task::<P>::EXECUTE,
+            Task::<P>::FILE,
+            Task::<P>::IDS,
+            Task::<P>::IO,
+            Task::<P>::MEMORY,
+            Task::<P>::ADVICE,
+            Task::<P>::LOCKING,
+            Task::<P>::MISC,
+            Task::<P>::NAMES,
+            Task::<P>::POLL,
+            Task::<P>::PROCESS,
+            Task::<P>::SIGNAL,
+            Task::<P>::STAT,
+            Task::<P>::SYNC,
+            Task::<P>::TIMER,
+        ];
+        for &(number, call) in concerns.into_iter().flatten().chain(Task::<P>::TIME) {
+            if let Some(slot) = calls.get_mut(number as usize) {
+                *slot = Some(call);
+            }
+        }
+        CallTable { calls }
+    }
+
+    fn get(&self, number: u64) -> Option<Call<P>> {
+        // The processor hands over 64 bits; Linux looks at the lower 32.
+        self.calls.get(number as u32 as usize).copied().flatten()
+    }
+}
+
+impl<P: Platform> Task<P> {
+    /// Carries out the call that the registers ask for.
+    pub(crate) fn system_call(&mut self) {
+        let number = self.regs.rax;
+        let r = &self.regs;
+        let args = [r.rdi, r.rsi, r.rdx, r.r10, r.r8, r.r9];
+        let answer = match self.sys.calls.get(number) {
+            Some(call) => call(self, args),
+            None => self.unknown(number),
+        };
+        self.regs.rax = match answer {
+            Ok(value) => value,
+            Err(errno @ (Errno::RESTART | Errno::RESTART_NO_HANDLER)) => {
+                self.interrupted = Some(Interrupted { errno, number });
+                Errno::EINTR.as_result()
+            }
+            Err(errno) => errno.as_result(),
+        };
+    }
+
+    fn unknown(&self, number: u64) -> Answer {
+        self.sys.verbose(|| {
+            format!(
+                "process {}: unknown system call {}",
+                self.process.pid, number as u32 as i32
+            )
+        });
+        Err(Errno::ENOSYS)
+    }
+
+    /// The open file behind a descriptor.
+    pub(crate) fn file(&self, fd: u64) -> Result<Arc<OpenFile<P>>, Errno> {
+        self.process.files().get(fd as u32)
+    }
+}

@@ -1,0 +1,265 @@
+//! Waiting for files: `poll`, `ppoll`, `select`, `pselect6`.
+
+use super::{Answer, Args, Calls};
+use crate::blocking::poll_channel;
+use crate::errno::Errno;
+use crate::fs::file::{Kind, OpenFile};
+use crate::platform::Platform;
+use crate::process::UNSTOPPABLE;
+use crate::signal::SigSet;
+use crate::syscall::time::Timespec;
+use crate::thread::Task;
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
+use linux_raw_sys::general as abi;
+
+/// Where both pipes and host files are waited for: how long the host's are asked for at a time,
+/// in nanoseconds. Neither side's wake-up reaches the other's.
+const SLICE: u64 = 2_000_000;
+const ALWAYS: u16 = (abi::POLLERR | abi::POLLHUP | abi::POLLNVAL) as u16;
+const READ_BITS: u16 = (abi::POLLIN | abi::POLLRDNORM | abi::POLLHUP | abi::POLLERR) as u16;
+const WRITE_BITS: u16 = (abi::POLLOUT | abi::POLLWRNORM | abi::POLLERR) as u16;
+const FD_SETSIZE: u64 = 1024;
+
+/// One file that is asked about.
+struct Asked<P: Platform> {
+    file: Option<Arc<OpenFile<P>>>,
+    want: u16,
+    got: u16,
+}
+
+impl<P: Platform> Task<P> {
+    pub(super) const POLL: Calls<P> = &[
+        (abi::__NR_poll, Self::poll),
+        (abi::__NR_ppoll, Self::ppoll),
+        (abi::__NR_select, Self::select),
+        (abi::__NR_pselect6, Self::pselect6),
+    ];
+
+    fn poll(&mut self, [fds, count, timeout, ..]: Args) -> Answer {
+        let timeout = timeout as i32;
+        let deadline = u64::try_from(timeout).ok();
+        let deadline = deadline.map(|ms| self.sys.now().saturating_add(ms * 1_000_000));
+        self.poll_list(fds, count, deadline)
+    }
+
+    fn ppoll(&mut self, [fds, count, timeout, mask, mask_size, _]: Args) -> Answer {
+        let deadline = self.relative_deadline(timeout)?;
+        self.mask_for_call(mask, mask_size)?;
+        self.poll_list(fds, count, deadline)
+    }
+
+    fn relative_deadline(&self, at: u64) -> Result<Option<u64>, Errno> {
+        if at == 0 {
+            return Ok(None);
+        }
+        let nanos = self.get::<Timespec>(at)?.nanos()?;
+        Ok(Some(self.sys.now().saturating_add(nanos)))
+    }
+
+    /// Sets a mask that lasts until the call returns.
+    pub(super) fn mask_for_call(&self, mask: u64, size: u64) -> Result<(), Errno> {
+        if mask == 0 {
+            return Ok(());
+        }
+        if size != 8 {
+            return Err(Errno::EINVAL);
+        }
+        let mask: SigSet = self.get(mask)?;
+        let mut own = self.thread.signals.lock();
+        own.saved_mask = Some(own.mask);
+        own.mask = mask.without(UNSTOPPABLE);
+        Ok(())
+    }
+
+    fn poll_list(&self, fds: u64, count: u64, deadline: Option<u64>) -> Answer {
+        if count > self.process.limit(7).min(1 << 20) {
+            return Err(Errno::EINVAL);
+        }
+        let mut raw = self.bytes(fds, count as usize * 8)?;
+        let files = self.process.files();
+        let mut asked: Vec<Asked<P>> = raw
+            .chunks_exact(8)
+            .map(|e| {
+                let fd = i32::from_le_bytes([e[0], e[1], e[2], e[3]]);
+                let want = u16::from_le_bytes([e[4], e[5]]);
+                let file = files.get(fd as u32).ok();
+                let got = if fd >= 0 && file.is_none() {
+                    abi::POLLNVAL as u16
+                } else {
+                    0
+                };
+                Asked {
+                    file: file.filter(|_| fd >= 0),
+                    want: want | ALWAYS,
+                    got,
+                }
+            })
+            .collect();
+        let ready = self.poll_until(&mut asked, deadline)?;
+        for (entry, asked) in raw.chunks_exact_mut(8).zip(&asked) {
+            entry[6..8].copy_from_slice(&asked.got.to_le_bytes());
+        }
+        self.write_user(fds, &raw)?;
+        Ok(ready)
+    }
+
+    /// Waits until something is ready; gives back how many are. An interruption is told as one
+    /// that no restart follows, as for Linux.
+    fn poll_until(&self, asked: &mut [Asked<P>], deadline: Option<u64>) -> Answer {
+        let hosts = asked
+            .iter()
+            .any(|a| a.file.as_ref().is_some_and(|f| f.as_host().is_some()));
+        let ours = asked
+            .iter()
+            .any(|a| a.file.as_ref().is_some_and(|f| f.as_host().is_none()));
+        self.sys.pollers.fetch_add(1, Ordering::SeqCst);
+        let result = loop {
+            let ticket = self.sys.ticket(poll_channel());
+            self.thread
+                .sleeping
+                .store(poll_channel().0, Ordering::SeqCst);
+            let ready = self.look(asked)?;
+            if ready > 0 {
+                break Ok(ready);
+            }
+            let now = self.sys.now();
+            if deadline.is_some_and(|d| now >= d) {
+                break Ok(0);
+            }
+            if self.is_interrupted() {
+                break Err(Errno::RESTART_NO_HANDLER);
+            }
+            if hosts {
+                let slice = now.saturating_add(SLICE);
+                let until = if ours {
+                    Some(deadline.map_or(slice, |d| d.min(slice)))
+                } else {
+                    deadline
+                };
+                self.wait_hosts(asked, until)?;
+            } else {
+                self.sys.sleep(poll_channel(), ticket, deadline);
+            }
+        };
+        self.thread.sleeping.store(0, Ordering::SeqCst);
+        self.sys.pollers.fetch_sub(1, Ordering::SeqCst);
+        result
+    }
+
+    /// What is ready now.
+    fn look(&self, asked: &mut [Asked<P>]) -> Answer {
+        self.wait_hosts(asked, Some(0))?;
+        for a in asked.iter_mut() {
+            let Some(file) = &a.file else { continue };
+            let bits = match &file.kind {
+                Kind::Host(_) => continue,
+                Kind::Pipe(pipe) => pipe.poll(),
+                Kind::Memory(_) | Kind::Text(_) | Kind::Listing(_) => {
+                    READ_BITS & !ALWAYS | WRITE_BITS & !ALWAYS
+                }
+            };
+            a.got = bits & a.want;
+        }
+        Ok(asked.iter().filter(|a| a.got != 0).count() as u64)
+    }
+
+    fn wait_hosts(&self, asked: &mut [Asked<P>], deadline: Option<u64>) -> Result<(), Errno> {
+        let hosts: Vec<(usize, Arc<OpenFile<P>>, u16)> = asked
+            .iter()
+            .enumerate()
+            .filter_map(|(i, a)| {
+                let file = a.file.as_ref().filter(|f| f.as_host().is_some())?;
+                Some((i, file.clone(), a.want))
+            })
+            .collect();
+        if hosts.is_empty() {
+            return Ok(());
+        }
+        let files: Vec<(&P::File, u16)> = hosts
+            .iter()
+            .filter_map(|(_, f, want)| Some((&*f.as_host()?.file, *want & !ALWAYS)))
+            .collect();
+        let kicker = self.thread.kicker();
+        let ready = self.sys.platform.wait_files(&kicker, &files, deadline)?;
+        for ((i, _, want), bits) in hosts.iter().zip(ready) {
+            if let Some(a) = asked.get_mut(*i) {
+                a.got = bits & *want;
+            }
+        }
+        Ok(())
+    }
+
+    fn select(&mut self, [count, read, write, except, timeout, _]: Args) -> Answer {
+        let deadline = if timeout == 0 {
+            None
+        } else {
+            // `struct timeval`: microseconds.
+            let time: Timespec = self.get(timeout)?;
+            let time = Timespec {
+                seconds: time.seconds,
+                nanos: time.nanos.saturating_mul(1000),
+            };
+            Some(self.sys.now().saturating_add(time.nanos()?))
+        };
+        self.select_sets(count, [read, write, except], deadline)
+    }
+
+    fn pselect6(&mut self, [count, read, write, except, timeout, mask]: Args) -> Answer {
+        let deadline = self.relative_deadline(timeout)?;
+        if mask != 0 {
+            let [set, size]: [u64; 2] = self.get(mask)?;
+            self.mask_for_call(set, size)?;
+        }
+        self.select_sets(count, [read, write, except], deadline)
+    }
+
+    fn select_sets(&self, count: u64, sets: [u64; 3], deadline: Option<u64>) -> Answer {
+        if count > FD_SETSIZE {
+            return Err(Errno::EINVAL);
+        }
+        const BITS: [u16; 3] = [READ_BITS, WRITE_BITS, abi::POLLPRI as u16];
+        let bytes = (count as usize).div_ceil(64) * 8;
+        let mut wanted = Vec::new();
+        for at in sets {
+            wanted.push(if at == 0 {
+                vec![0; bytes]
+            } else {
+                self.bytes(at, bytes)?
+            });
+        }
+        let has = |set: &[u8], fd: usize| set.get(fd / 8).is_some_and(|b| b >> (fd % 8) & 1 != 0);
+        let files = self.process.files();
+        let mut numbers = Vec::new();
+        let mut asked = Vec::new();
+        for fd in 0..count as usize {
+            let pairs = wanted.iter().zip(BITS);
+            let want = pairs.filter(|(s, _)| has(s, fd)).fold(0, |w, (_, b)| w | b);
+            if want != 0 {
+                numbers.push(fd);
+                asked.push(Asked {
+                    file: Some(files.get(fd as u32)?),
+                    want,
+                    got: 0,
+                });
+            }
+        }
+        self.poll_until(&mut asked, deadline)?;
+        let mut total = 0;
+        for ((at, set), bits) in sets.into_iter().zip(&wanted).zip(BITS) {
+            let mut out = vec![0u8; bytes];
+            for (&fd, a) in numbers.iter().zip(&asked) {
+                if a.got & bits != 0 && has(set, fd) {
+                    out[fd / 8] |= 1 << (fd % 8);
+                    total += 1;
+                }
+            }
+            if at != 0 {
+                self.write_user(at, &out)?;
+            }
+        }
+        Ok(total)
+    }
+}

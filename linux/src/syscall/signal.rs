@@ -1,0 +1,239 @@
+//! Signals: dispositions, masks, sending, waiting, and the way back from a handler.
+
+use super::{Answer, Args, Calls};
+use crate::blocking::{Unfinished, thread_channel};
+use crate::errno::Errno;
+use crate::platform::Platform;
+use crate::process::{ExitStatus, Life, UNSTOPPABLE};
+use crate::signal::{Action, AltStack, SIGNALS, SigInfo, SigSet};
+use crate::syscall::time::Timespec;
+use crate::thread::Task;
+use linux_raw_sys::general as abi;
+
+/// `SI_TKILL`.
+const SI_TKILL: i32 = -6;
+/// `MINSIGSTKSZ`.
+const ALT_STACK_MIN: u64 = 2048;
+
+impl<P: Platform> Task<P> {
+    pub(super) const SIGNAL: Calls<P> = &[
+        (abi::__NR_rt_sigaction, Self::rt_sigaction),
+        (abi::__NR_rt_sigprocmask, Self::rt_sigprocmask),
+        (abi::__NR_rt_sigreturn, Self::rt_sigreturn),
+        (abi::__NR_rt_sigpending, Self::rt_sigpending),
+        (abi::__NR_rt_sigsuspend, Self::rt_sigsuspend),
+        (abi::__NR_rt_sigtimedwait, Self::rt_sigtimedwait),
+        (abi::__NR_rt_sigqueueinfo, Self::rt_sigqueueinfo),
+        (abi::__NR_sigaltstack, Self::sigaltstack),
+        (abi::__NR_kill, Self::kill),
+        (abi::__NR_tkill, Self::tkill),
+        (abi::__NR_tgkill, Self::tgkill),
+        (abi::__NR_pause, Self::pause),
+    ];
+
+    fn rt_sigaction(&mut self, [signal, new, old, size, ..]: Args) -> Answer {
+        let signal = signal as u32;
+        if size != 8 || signal == 0 || signal > SIGNALS {
+            return Err(Errno::EINVAL);
+        }
+        let new: Option<Action> = if new == 0 { None } else { Some(self.get(new)?) };
+        if new.is_some() && UNSTOPPABLE.contains(signal) {
+            return Err(Errno::EINVAL);
+        }
+        let before = self.process.signals.lock().action(signal);
+        if let Some(mut action) = new {
+            action.mask = action.mask.without(UNSTOPPABLE);
+            let mut signals = self.process.signals.lock();
+            signals.set_action(signal, action);
+            if action.ignores(signal) {
+                signals.pending.discard(SigSet::of(signal));
+                self.thread
+                    .signals
+                    .lock()
+                    .pending
+                    .discard(SigSet::of(signal));
+            }
+        }
+        self.put_optional(old, &before).map(|()| 0)
+    }
+
+    fn rt_sigprocmask(&mut self, [how, new, old, size, ..]: Args) -> Answer {
+        if size != 8 {
+            return Err(Errno::EINVAL);
+        }
+        let new: Option<SigSet> = if new == 0 { None } else { Some(self.get(new)?) };
+        let before = self.thread.signals.lock().mask;
+        if let Some(set) = new {
+            let mask = match how as u32 {
+                abi::SIG_BLOCK => before.union(set),
+                abi::SIG_UNBLOCK => before.without(set),
+                abi::SIG_SETMASK => set,
+                _ => return Err(Errno::EINVAL),
+            };
+            self.thread.signals.lock().mask = mask.without(UNSTOPPABLE);
+        }
+        self.put_optional(old, &before).map(|()| 0)
+    }
+
+    fn rt_sigreturn(&mut self, _: Args) -> Answer {
+        if self.pop_frame().is_err() {
+            // There is nothing to go back to: as on Linux, a SIGSEGV that can hardly be handled.
+            self.end_group(ExitStatus::Signal(abi::SIGSEGV as u8));
+        }
+        self.interrupted = None;
+        Ok(self.regs.rax)
+    }
+
+    fn rt_sigpending(&mut self, [to, size, ..]: Args) -> Answer {
+        if size > 8 {
+            return Err(Errno::EINVAL);
+        }
+        let set = {
+            let shared = self.process.signals.lock();
+            let own = self.thread.signals.lock();
+            shared
+                .pending
+                .set()
+                .union(own.pending.set())
+                .intersect(own.mask)
+        };
+        self.put(to, &set).map(|()| 0)
+    }
+
+    fn rt_sigsuspend(&mut self, [mask, size, ..]: Args) -> Answer {
+        self.mask_for_call(mask, size)?;
+        self.sleep_for_signal()
+    }
+
+    fn pause(&mut self, _: Args) -> Answer {
+        self.sleep_for_signal()
+    }
+
+    fn sleep_for_signal(&self) -> Answer {
+        let channel = thread_channel(self.thread.tid());
+        match self.wait_on(channel, None, || None::<()>) {
+            Ok(()) | Err(Unfinished::Signal | Unfinished::Deadline) => {
+                Err(Errno::RESTART_NO_HANDLER)
+            }
+        }
+    }
+
+    fn rt_sigtimedwait(&mut self, [set, info, timeout, size, ..]: Args) -> Answer {
+        if size != 8 {
+            return Err(Errno::EINVAL);
+        }
+        let set = self.get::<SigSet>(set)?.without(UNSTOPPABLE);
+        let deadline = match timeout {
+            0 => None,
+            at => Some(
+                self.sys
+                    .now()
+                    .saturating_add(self.get::<Timespec>(at)?.nanos()?),
+            ),
+        };
+        let channel = thread_channel(self.thread.tid());
+        let taken = self.wait_on(channel, deadline, || {
+            let mut shared = self.process.signals.lock();
+            let mut own = self.thread.signals.lock();
+            own.pending.take(set).or_else(|| shared.pending.take(set))
+        });
+        match taken {
+            Ok(taken) => {
+                self.put_optional(info, &taken)?;
+                Ok(u64::from(taken.signal))
+            }
+            Err(Unfinished::Deadline) => Err(Errno::EAGAIN),
+            Err(Unfinished::Signal) => Err(Errno::EINTR),
+        }
+    }
+
+    fn rt_sigqueueinfo(&mut self, [pid, signal, info, ..]: Args) -> Answer {
+        let mut told: SigInfo = self.get(info)?;
+        told.signal = self.checked(signal)?;
+        if pid as u32 != self.process.pid && (told.code >= 0 || told.code == SI_TKILL) {
+            return Err(Errno::EPERM);
+        }
+        self.sys.signal_process(pid as u32, told).map(|()| 0)
+    }
+
+    fn sigaltstack(&mut self, [new, old, ..]: Args) -> Answer {
+        let new: Option<AltStack> = if new == 0 { None } else { Some(self.get(new)?) };
+        let before = self.thread.signals.lock().alt_stack;
+        if let Some(stack) = new {
+            if before.flags & abi::SS_AUTODISARM == 0 && before.holds(self.regs.rsp) {
+                return Err(Errno::EPERM);
+            }
+            let mode = stack.flags & !abi::SS_AUTODISARM;
+            let stack = match mode {
+                abi::SS_DISABLE => AltStack::default(),
+                0 | abi::SS_ONSTACK if stack.size < ALT_STACK_MIN => return Err(Errno::ENOMEM),
+                0 | abi::SS_ONSTACK => AltStack {
+                    flags: stack.flags & abi::SS_AUTODISARM,
+                    ..stack
+                },
+                _ => return Err(Errno::EINVAL),
+            };
+            self.thread.signals.lock().alt_stack = stack;
+        }
+        self.put_optional(old, &before.seen_from(self.regs.rsp))
+            .map(|()| 0)
+    }
+
+    fn checked(&self, signal: u64) -> Result<u32, Errno> {
+        let signal = signal as u32;
+        if signal > SIGNALS {
+            Err(Errno::EINVAL)
+        } else {
+            Ok(signal)
+        }
+    }
+
+    fn mine(&self, signal: u32, code: i32) -> SigInfo {
+        SigInfo::sent(
+            signal,
+            code,
+            self.process.pid,
+            self.sys.platform.identity().uid,
+        )
+    }
+
+    fn kill(&mut self, [pid, signal, ..]: Args) -> Answer {
+        let info = self.mine(self.checked(signal)?, 0);
+        let me = self.process.pid;
+        match pid as i32 {
+            0 => {
+                let pgid = self.sys.processes.lock().get(me).map_or(0, |r| r.pgid);
+                self.sys
+                    .signal_many(info, |r| r.pgid == pgid && r.life == Life::Alive)?;
+            }
+            -1 => self
+                .sys
+                .signal_many(info, |r| r.process.pid != me && r.life == Life::Alive)?,
+            i32::MIN => return Err(Errno::ESRCH),
+            n if n < 0 => {
+                let pgid = n.unsigned_abs();
+                self.sys.signal_many(info, |r| r.pgid == pgid)?;
+            }
+            n => self.sys.signal_process(n.unsigned_abs(), info)?,
+        }
+        Ok(0)
+    }
+
+    fn tkill(&mut self, [tid, signal, ..]: Args) -> Answer {
+        if tid as i32 <= 0 {
+            return Err(Errno::EINVAL);
+        }
+        let info = self.mine(self.checked(signal)?, SI_TKILL);
+        self.sys.signal_thread(None, tid as u32, info).map(|()| 0)
+    }
+
+    fn tgkill(&mut self, [pid, tid, signal, ..]: Args) -> Answer {
+        if pid as i32 <= 0 || tid as i32 <= 0 {
+            return Err(Errno::EINVAL);
+        }
+        let info = self.mine(self.checked(signal)?, SI_TKILL);
+        self.sys
+            .signal_thread(Some(pid as u32), tid as u32, info)
+            .map(|()| 0)
+    }
+}

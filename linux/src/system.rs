@@ -1,0 +1,151 @@
+//! The system: one machine's core with the personality on top.
+
+use crate::errno::Errno;
+use crate::exec::{self, ExecRequest};
+use crate::fs::inode::Inodes;
+use crate::fs::table::FdTable;
+use crate::futex::Futexes;
+use crate::platform::Platform;
+use crate::process::{ExitStatus, Process, Processes};
+use crate::syscall::CallTable;
+use crate::thread::{Task, Thread};
+use crate::{Lock, rank};
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use bsdvm::Vm;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// How the system behaves.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Say one line about each unknown call and each process that a signal ends.
+    pub verbose: bool,
+    /// Keep the main program's last map as text.
+    pub keep_map: bool,
+    /// The size of memory as the person wrote it, for messages.
+    pub memory: String,
+}
+
+/// The program to run.
+#[derive(Clone, Debug, Default)]
+pub struct Program {
+    /// Where it lies.
+    pub path: Vec<u8>,
+    /// Its arguments, the name first.
+    pub args: Vec<Vec<u8>>,
+    /// Its environment, `NAME=VALUE`.
+    pub env: Vec<Vec<u8>>,
+}
+
+/// The personality of one machine. It lives as long as the program that made it.
+pub struct Linux<P: Platform> {
+    /// The core.
+    pub vm: Vm<P::Machine>,
+    /// The world below.
+    pub platform: P,
+    /// How to behave.
+    pub options: Options,
+    pub(crate) calls: CallTable<P>,
+    pub(crate) inodes: Inodes<P>,
+    pub(crate) futexes: Futexes<P>,
+    pub(crate) processes: Lock<P, Processes<P>, { rank::PROCESSES }>,
+    /// The number of processes and threads that polled on something of ours.
+    pub(crate) pollers: AtomicU32,
+    ids: AtomicU64,
+    pub(crate) last_map: Lock<P, Option<String>, { rank::PROCESS }>,
+}
+
+impl<P: Platform> Linux<P> {
+    /// A system with no process yet. It is never freed: pagers are called for as long as the
+    /// core lives.
+    pub fn new(vm: Vm<P::Machine>, platform: P, options: Options) -> &'static Linux<P> {
+        Box::leak(Box::new(Linux {
+            vm,
+            platform,
+            options,
+            calls: CallTable::new(),
+            inodes: Inodes::new(),
+            futexes: Futexes::new(),
+            processes: Lock::<P, _, { rank::PROCESSES }>::new(Processes::new()),
+            pollers: AtomicU32::new(0),
+            ids: AtomicU64::new(1),
+            last_map: Lock::<P, _, { rank::PROCESS }>::new(None),
+        }))
+    }
+
+    /// Runs `program` to its end and gives back its status. The calling thread becomes its
+    /// supervisor. When it has ended, every process it left behind is killed, as in a container.
+    ///
+    /// Errors: why the program could not be started.
+    pub fn run(&'static self, program: Program) -> Result<ExitStatus, Errno> {
+        let pid = self.processes.lock().allocate_pid()?;
+        let request = ExecRequest {
+            path: program.path,
+            args: program.args,
+            env: program.env,
+        };
+        let image = exec::load(self, None, request)?;
+        let files = FdTable::standard(self);
+        let process = Process::first(self, pid, &image, Arc::new(files));
+        let cpu = self.platform.guest_thread(&self.vm, image.space.id())?;
+        let thread = Thread::new(pid, &cpu);
+        self.processes
+            .lock()
+            .insert(process.clone(), thread.clone());
+        let mut task = Task::new(self, process.clone(), thread, cpu, image.space);
+        task.regs = image.regs;
+        task.supervise();
+        self.end_all();
+        Ok(self.collect(pid))
+    }
+
+    /// The map of the main program as it was when it ended, if [`Options::keep_map`] was set.
+    pub fn last_map(&self) -> Option<String> {
+        self.last_map.lock().clone()
+    }
+
+    /// Kills what is left and waits until it is gone.
+    fn end_all(&self) {
+        loop {
+            let ticket = self.ticket(crate::blocking::all_channel());
+            let alive = self.processes.lock().alive();
+            if alive.is_empty() {
+                break;
+            }
+            for pid in alive {
+                self.condemn(pid, ExitStatus::Signal(9));
+            }
+            self.sleep(crate::blocking::all_channel(), ticket, None);
+        }
+        self.inodes.sweep(self);
+    }
+
+    fn collect(&self, pid: u32) -> ExitStatus {
+        let mut table = self.processes.lock();
+        let status = table.status_of(pid).unwrap_or(ExitStatus::Code(0));
+        table.clear();
+        status
+    }
+
+    /// A number for something of ours that needs one.
+    pub(crate) fn next_id(&self) -> u64 {
+        self.ids.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// One line for a person who asked for details.
+    pub(crate) fn verbose(&self, line: impl FnOnce() -> String) {
+        if self.options.verbose {
+            self.platform.message(&format!("bsdvm: {}", line()));
+        }
+    }
+
+    /// Tells those who poll that something of ours has changed.
+    pub(crate) fn wake_pollers(&self) {
+        if self.pollers.load(Ordering::SeqCst) > 0 {
+            self.wake(crate::blocking::poll_channel());
+        }
+    }
+}

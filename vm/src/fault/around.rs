@@ -1,0 +1,69 @@
+//! Enter the neighbours of a page of a file that is read (M14, O05): they are in memory, the next
+//! reads are likely to want them, and entering them now costs less than a fault each.
+
+use super::Fault;
+use super::chain::Chain;
+use crate::map::Entry;
+use crate::object::radix::Slot;
+use bsdvm_machine::{Machine, Pmap, VirtAddr};
+
+/// Pages that are entered together, the one that is wanted included: an aligned window.
+pub(super) const PAGES: u64 = 16;
+
+impl<'v, M: Machine> Fault<'v, '_, M> {
+    /// Enters, without write access, what the last object of the chain has in memory around the
+    /// page, where no object in front of it hides it and nothing is entered yet. A hint: it stops
+    /// at the first thing that would need more than it has.
+    pub(super) fn enter_around(&mut self, entry: &Entry, chain: &mut Chain<'v, M>) {
+        let last = chain.last();
+        if last.state.is_anonymous() || entry.wired > 0 {
+            return;
+        }
+        let here = M::PAGE.index(self.va.0);
+        let window = here - here % PAGES;
+        for number in window..window + PAGES {
+            let Some(va) = M::PAGE.offset(number).map(VirtAddr) else {
+                return;
+            };
+            if number == here || !entry.range().contains(va) {
+                continue;
+            }
+            if self.chunks.left() == 0 {
+                return;
+            }
+            let Some(frame) = chain.visible(number.wrapping_sub(here)) else {
+                continue;
+            };
+            let known = self.space.with_pmap(|pmap| pmap.extract(va).is_some());
+            if known == Some(false) {
+                let prot = Self::translation_prot(entry.prot, false);
+                if !matches!(self.enter(va, frame, prot), Ok(None)) {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+impl<M: Machine> Chain<'_, M> {
+    /// The page in memory of the last object, `away` pages from the one that was found (counting
+    /// with wrap-around), if nothing in front hides it and nobody works on it.
+    fn visible(&self, away: u64) -> Option<bsdvm_machine::Frame> {
+        let vm = self.vm();
+        let mut links = self.links().rev();
+        let last = links.next()?;
+        let index = last.index.checked_add_signed(away as i64)?;
+        if index >= last.state.size::<M>() {
+            return None;
+        }
+        let Some(Slot::Resident(frame)) = last.state.pages.get(&vm.page_nodes, index) else {
+            return None;
+        };
+        let hidden = links.any(|link| {
+            link.index
+                .checked_add_signed(away as i64)
+                .is_none_or(|i| link.state.pages.get(&vm.page_nodes, i).is_some())
+        });
+        (!hidden && !vm.frames.page(frame).is_busy()).then_some(frame)
+    }
+}

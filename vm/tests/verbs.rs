@@ -1,0 +1,1144 @@
+//! The verbs of maps, spaces and objects: behaviour, failing path, state after failure. A name
+//! begins with the row of the capability that it shows.
+
+mod common;
+
+use bsdvm::{
+    Access, Backing, FaultError, Faulted, Inherit, MapError, Mapping, ObjectError, Placement, Prot,
+    Sharing, Space, SpaceError, VirtAddr, VirtRange,
+};
+use bsdvm_sim::Sim;
+use common::{
+    Files, MemorySwap, PAGE, anon, at, check, check_empty, get, pages, put, space, touch, vm,
+};
+use std::sync::atomic::Ordering;
+
+/// Draws a space, a letter for each page: `.` nothing, else one letter for each entry in turn.
+fn draw(space: Space<'_, Sim<12>>, count: u64) -> String {
+    let mut text = String::new();
+    let mut entries: Vec<VirtAddr> = Vec::new();
+    for page in 0..count {
+        match space.entry(at(page)).filter(|i| i.range.contains(at(page))) {
+            None => text.push('.'),
+            Some(info) => {
+                if entries.last() != Some(&info.range.start()) {
+                    entries.push(info.range.start());
+                }
+                text.push(char::from(b'A' + entries.len() as u8 - 1));
+            }
+        }
+    }
+    text
+}
+
+fn map_at(
+    s: Space<'_, Sim<12>>,
+    first: u64,
+    count: u64,
+    what: Mapping,
+) -> Result<VirtAddr, MapError> {
+    s.map(count * PAGE, Placement::At(at(first)), what)
+}
+
+#[test]
+fn m03_neighbours_that_agree_are_one_entry() {
+    let vm = vm(1000);
+    let s = space(&vm, 32);
+    anon(s, 0, 2);
+    anon(s, 4, 2);
+    assert_eq!(draw(s, 8), "AA..BB..");
+    anon(s, 2, 2);
+    assert_eq!(draw(s, 8), "AAAAAA..");
+    map_at(s, 6, 2, Mapping::anonymous(Prot::READ)).unwrap();
+    assert_eq!(draw(s, 9), "AAAAAABB.");
+    s.protect(pages(6, 2), Prot::RW).unwrap();
+    assert_eq!(draw(s, 9), "AAAAAAAA.");
+    assert_eq!((s.entries(), s.size()), (1, 8 * PAGE));
+    s.release();
+    check_empty(&vm);
+}
+
+#[test]
+fn m03_an_entry_that_follows_extends_the_object() {
+    let vm = vm(1000);
+    let s = space(&vm, 32);
+    anon(s, 0, 2);
+    put(s, 0, 5);
+    anon(s, 2, 2);
+    assert_eq!(draw(s, 5), "AAAA.", "one entry");
+    put(s, 3, 6);
+    assert_eq!(vm.counters().objects, 1);
+    // Only the entry differs: the object is shared.
+    map_at(s, 4, 2, Mapping::anonymous(Prot::READ)).unwrap();
+    assert_eq!(draw(s, 7), "AAAABB.");
+    assert_eq!(vm.counters().objects, 1);
+    let (a, b) = (s.entry(at(0)).unwrap(), s.entry(at(4)).unwrap());
+    assert_eq!((a.object, b.offset), (b.object, 4 * PAGE));
+    assert_eq!(get(s, 4), 0);
+    check(&vm);
+    // Once a child sees the object, what follows gets its own.
+    let child = vm.space(s.fork().unwrap());
+    anon(s, 6, 2);
+    assert_eq!(get(s, 6), 0);
+    assert_ne!(s.entry(at(6)).unwrap().object, b.object);
+    child.release();
+    s.release();
+    check_empty(&vm);
+}
+
+#[test]
+fn m03_bounds_and_overlap_have_their_own_errors() {
+    let vm = vm(1000);
+    let s = space(&vm, 16);
+    anon(s, 4, 4);
+    let rw = Mapping::anonymous(Prot::RW);
+    for (first, count, error) in [
+        (3, 2, MapError::Overlap),
+        (7, 2, MapError::Overlap),
+        (0, 16, MapError::Overlap),
+        (15, 2, MapError::InvalidAddress),
+        (100, 1, MapError::InvalidAddress),
+    ] {
+        assert_eq!(map_at(s, first, count, rw), Err(error), "{first}+{count}");
+    }
+    assert_eq!(
+        s.map(0, Placement::At(at(0)), rw),
+        Err(MapError::InvalidAddress)
+    );
+    assert_eq!(
+        s.map(u64::MAX, Placement::At(at(0)), rw),
+        Err(MapError::InvalidAddress)
+    );
+    assert_eq!(
+        s.map(1 << 60, Placement::At(at(0)), rw),
+        Err(MapError::InvalidAddress)
+    );
+    let odd = VirtAddr(at(0).0 + 1);
+    assert_eq!(
+        s.map(PAGE, Placement::At(odd), rw),
+        Err(MapError::InvalidAddress)
+    );
+    assert_eq!(
+        s.map(PAGE, Placement::Replace(odd), rw),
+        Err(MapError::InvalidAddress)
+    );
+    let top = VirtAddr(u64::MAX & !(PAGE - 1));
+    assert_eq!(
+        s.map(2 * PAGE, Placement::At(top), rw),
+        Err(MapError::InvalidAddress)
+    );
+    let mut what = rw;
+    what.max_prot = Prot::READ;
+    assert_eq!(map_at(s, 0, 1, what), Err(MapError::Protection));
+    assert_eq!(draw(s, 16), "....AAAA........");
+    s.release();
+    check_empty(&vm);
+}
+
+#[test]
+fn m04_space_is_found_first_fit_with_any_alignment() {
+    let vm = vm(1000);
+    let s = space(&vm, 64);
+    let rw = Mapping::anonymous(Prot::RW);
+    let find = |count: u64, place| s.map(count * PAGE, place, rw).inspect(|_| check(&vm));
+    let up = |page: u64, align| Placement::FirstFit {
+        from: at(page),
+        align,
+    };
+    let down = |page: u64, align| Placement::TopDown {
+        below: at(page),
+        align,
+    };
+    anon(s, 0, 2);
+    anon(s, 4, 2);
+    assert_eq!(find(3, up(0, PAGE)), Ok(at(6)), "two pages are too few");
+    assert_eq!(find(2, up(0, PAGE)), Ok(at(2)));
+    // 3 pages is no power of two; the base is not a multiple of it.
+    let three = find(1, up(10, 3 * PAGE)).unwrap();
+    assert_eq!(
+        (three.0 % (3 * PAGE), three >= at(10), three < at(13)),
+        (0, true, true)
+    );
+    assert_eq!(find(1, up(0, 1 << 40)), Err(MapError::NoSpace));
+    for align in [0, 1, PAGE + 1] {
+        assert_eq!(
+            find(1, up(0, align)),
+            Err(MapError::InvalidArgument),
+            "{align}"
+        );
+    }
+    assert_eq!(find(1, up(1000, PAGE)), Err(MapError::NoSpace));
+    assert_eq!(
+        find(
+            1,
+            Placement::FirstFit {
+                from: VirtAddr(u64::MAX),
+                align: PAGE
+            }
+        ),
+        Err(MapError::NoSpace)
+    );
+    assert_eq!(find(1, up(0, 1 << 63)), Err(MapError::NoSpace));
+    assert_eq!(find(2, down(64, PAGE)), Ok(at(62)));
+    assert_eq!(find(2, down(64, PAGE)), Ok(at(60)));
+    assert_eq!(find(2, down(1 << 40, PAGE)), Ok(at(58)), "cut to the map");
+    assert_eq!(find(64, down(64, PAGE)), Err(MapError::NoSpace));
+    let aligned = find(1, down(50, 16 * PAGE)).unwrap();
+    assert_eq!((aligned.0 % (16 * PAGE), aligned < at(50)), (0, true));
+    s.release();
+    check_empty(&vm);
+}
+
+#[test]
+fn m04_the_reserve_of_a_stack_is_not_free() {
+    let vm = vm(1000);
+    let s = space(&vm, 32);
+    s.stack(at(32), 10 * PAGE, 2 * PAGE, Prot::RW).unwrap();
+    let rw = Mapping::anonymous(Prot::RW);
+    let place = Placement::TopDown {
+        below: at(32),
+        align: PAGE,
+    };
+    assert_eq!(s.map(PAGE, place, rw), Ok(at(21)));
+    let place = Placement::FirstFit {
+        from: at(20),
+        align: PAGE,
+    };
+    assert_eq!(s.map(2 * PAGE, place, rw), Err(MapError::NoSpace));
+    assert_eq!(s.map(PAGE, place, rw), Ok(at(20)));
+    s.release();
+    check_empty(&vm);
+}
+
+#[test]
+fn m05_replace_leaves_no_hole_and_nothing_of_the_old() {
+    let vm = vm(1000);
+    let s = space(&vm, 32);
+    anon(s, 0, 8);
+    for page in 0..8 {
+        put(s, page, 9);
+    }
+    let what = Mapping::anonymous(Prot::READ);
+    s.map(4 * PAGE, Placement::Replace(at(2)), what).unwrap();
+    assert_eq!(draw(s, 9), "AABBBBCC.");
+    assert_eq!((get(s, 1), get(s, 2), get(s, 5), get(s, 6)), (9, 0, 0, 9));
+    assert_eq!(vm.frames_in_use(), 4 + 2);
+    s.release();
+    check_empty(&vm);
+}
+
+#[test]
+fn e06_clipping_shares_one_object() {
+    let vm = vm(1000);
+    let s = space(&vm, 32);
+    anon(s, 0, 6);
+    s.protect(pages(2, 2), Prot::READ).unwrap();
+    assert_eq!(draw(s, 7), "AABBCC.");
+    let object = |page| s.entry(at(page)).unwrap().object;
+    assert!(object(0).is_some());
+    assert_eq!((object(0), object(0)), (object(2), object(4)));
+    assert_eq!(s.entry(at(4)).unwrap().offset, 4 * PAGE);
+    s.protect(pages(2, 2), Prot::RW).unwrap();
+    assert_eq!(draw(s, 7), "AAAAAA.");
+    s.release();
+    check_empty(&vm);
+}
+
+#[test]
+fn m07_protect_is_all_or_nothing() {
+    let vm = vm(1000);
+    let s = space(&vm, 32);
+    anon(s, 0, 2);
+    anon(s, 4, 4);
+    put(s, 4, 1);
+    s.protect_max(pages(6, 1), Prot::READ).unwrap();
+    assert_eq!(s.entry(at(6)).unwrap().prot, Prot::READ);
+    assert_eq!(s.protect(pages(0, 8), Prot::RW), Err(MapError::Protection));
+    assert_eq!(s.entry(at(0)).unwrap().prot, Prot::RW);
+    // Holes are skipped, the range is cut to the map.
+    s.protect(pages(0, 100), Prot::READ).unwrap();
+    assert_eq!(draw(s, 9), "AA..BBCB.".replace("CB", "CD"));
+    assert_eq!(
+        s.write(at(4), &[1]).unwrap_err().why,
+        FaultError::Protection
+    );
+    assert_eq!(get(s, 4), 1);
+    assert_eq!(s.protect_max(pages(0, 2), Prot::RX), Ok(()));
+    assert_eq!(
+        s.entry(at(0)).unwrap().prot,
+        Prot::READ,
+        "never more than before"
+    );
+    assert_eq!(
+        s.protect(VirtRange::from_len(VirtAddr(1), PAGE).unwrap(), Prot::READ),
+        Err(MapError::InvalidAddress)
+    );
+    assert!(s.check_protection(pages(0, 2), Prot::READ));
+    assert!(!s.check_protection(pages(0, 2), Prot::WRITE));
+    assert!(!s.check_protection(pages(0, 5), Prot::READ), "a hole");
+    assert!(s.covered(pages(4, 4)) && !s.covered(pages(3, 2)));
+    s.release();
+    check_empty(&vm);
+}
+
+#[test]
+fn m07_a_copy_on_write_page_never_becomes_writable_by_protect() {
+    let vm = vm(1000);
+    let s = space(&vm, 32);
+    anon(s, 0, 2);
+    put(s, 0, 1);
+    let child = vm.space(s.fork().unwrap());
+    s.protect(pages(0, 2), Prot::READ).unwrap();
+    touch(&vm, s.id(), 0, at(0), None).unwrap();
+    s.protect(pages(0, 2), Prot::RW).unwrap();
+    check(&vm);
+    touch(&vm, s.id(), 0, at(0), Some(2)).unwrap();
+    assert_eq!((get(s, 0), get(child, 0)), (2, 1));
+    child.release();
+    s.release();
+    check_empty(&vm);
+}
+
+#[test]
+fn m08_inheritance_decides_what_a_child_gets() {
+    let vm = vm(1000);
+    let s = space(&vm, 32);
+    anon(s, 0, 8);
+    for page in 0..8 {
+        put(s, page, 10 + page);
+    }
+    s.inherit(pages(0, 2), Inherit::Share).unwrap();
+    s.inherit(pages(2, 2), Inherit::None).unwrap();
+    s.inherit(pages(4, 2), Inherit::Zero).unwrap();
+    let child = vm.space(s.fork().unwrap());
+    assert_eq!(draw(child, 9), "AA..BBCC.");
+    put(child, 0, 100);
+    put(child, 6, 106);
+    assert_eq!((get(s, 0), get(s, 6)), (100, 16));
+    assert_eq!((get(child, 1), get(child, 4), get(child, 7)), (11, 0, 17));
+    assert_eq!(
+        child.read(at(2), &mut [0]).unwrap_err().why,
+        FaultError::InvalidAddress
+    );
+    put(s, 7, 107);
+    assert_eq!(get(child, 7), 17);
+    child.release();
+    s.release();
+    check_empty(&vm);
+}
+
+#[test]
+fn m08_a_copy_of_shared_memory_is_private_and_leaves_the_sharers_alone() {
+    let vm = vm(1000);
+    let s = space(&vm, 32);
+    anon(s, 0, 2);
+    put(s, 0, 1);
+    s.inherit(pages(0, 2), Inherit::Share).unwrap();
+    let sharer = vm.space(s.fork().unwrap());
+    s.inherit(pages(0, 2), Inherit::Copy).unwrap();
+    let copy = vm.space(s.fork().unwrap());
+    put(s, 0, 2);
+    assert_eq!((get(sharer, 0), get(copy, 0)), (2, 1));
+    put(sharer, 0, 3);
+    assert_eq!((get(s, 0), get(copy, 0)), (3, 1));
+    put(copy, 0, 4);
+    assert_eq!((get(s, 0), get(copy, 0)), (3, 4));
+    for each in [s, sharer, copy] {
+        each.release();
+    }
+    check_empty(&vm);
+}
+
+#[test]
+fn m09_remove_frees_what_nobody_else_reaches() {
+    let vm = vm(1000);
+    let s = space(&vm, 32);
+    anon(s, 0, 8);
+    for page in 0..8 {
+        touch(&vm, s.id(), 0, at(page), Some(page)).unwrap();
+    }
+    assert_eq!(vm.counters().charged_pages, 8);
+    s.remove(pages(2, 2)).unwrap();
+    assert_eq!(draw(s, 9), "AA..BBBB.");
+    assert_eq!(vm.counters().charged_pages, 6);
+    assert_eq!(s.resident(), 6);
+    assert_eq!(
+        touch(&vm, s.id(), 0, at(2), None),
+        Err(FaultError::InvalidAddress)
+    );
+    s.remove(pages(6, 2)).unwrap();
+    anon(s, 6, 2);
+    assert_eq!(
+        get(s, 7),
+        0,
+        "an object that is extended again is empty there"
+    );
+    s.remove(pages(0, 32)).unwrap();
+    assert_eq!((s.entries(), s.size(), vm.counters().objects), (0, 0, 0));
+    s.remove(pages(0, 100)).unwrap();
+    let odd = VirtRange::from_len(VirtAddr(at(0).0 + 8), PAGE).unwrap();
+    assert_eq!(s.remove(odd), Err(MapError::InvalidAddress));
+    s.release();
+    check_empty(&vm);
+}
+
+#[test]
+fn m11_clean_writes_files_and_refuses_holes() {
+    let vm = vm(1000);
+    let files = Files::leak();
+    let file = vm.object_create(files.pager(3), 4 * PAGE - 100).unwrap();
+    let s = space(&vm, 32);
+    let map =
+        |first, sharing| map_at(s, first, 4, Mapping::object(file, 0, sharing, Prot::RW)).unwrap();
+    map(0, Sharing::Shared);
+    map(8, Sharing::Private);
+    put(s, 1, 7);
+    put(s, 3, 8);
+    put(s, 8, 9);
+    assert_eq!(s.clean(pages(0, 5), false), Err(MapError::Hole));
+    assert_eq!(files.puts.load(Ordering::Relaxed), 0);
+    s.clean(pages(0, 2), false).unwrap();
+    assert_eq!(
+        files.puts.load(Ordering::Relaxed),
+        1,
+        "one dirty page in the range"
+    );
+    s.clean(pages(0, 4), false).unwrap();
+    s.clean(pages(8, 4), false).unwrap();
+    assert_eq!(
+        files.puts.load(Ordering::Relaxed),
+        2,
+        "private copies are not written"
+    );
+    let word = |page: u64| files.pages.lock().unwrap()[&(3, page)][..8].to_vec();
+    assert_eq!(
+        (word(1), word(3)),
+        (7u64.to_le_bytes().to_vec(), 8u64.to_le_bytes().to_vec())
+    );
+    // The end of the last page is no part of the file.
+    touch(&vm, s.id(), 0, VirtAddr(at(4).0 - 8), Some(u64::MAX)).unwrap();
+    s.clean(pages(0, 4), false).unwrap();
+    assert_eq!(files.pages.lock().unwrap()[&(3, 3)][4088..], [0; 8]);
+    // A store through a translation is seen again after each clean.
+    touch(&vm, s.id(), 1, at(1), Some(17)).unwrap();
+    s.clean(pages(0, 4), true).unwrap();
+    assert_eq!(word(1), 17u64.to_le_bytes());
+    assert_eq!(
+        vm.object(file).resident_pages(),
+        0,
+        "clean pages are dropped on demand"
+    );
+    assert_eq!((get(s, 1), get(s, 8)), (17, 9));
+    s.release();
+    vm.object(file).release();
+    check_empty(&vm);
+    assert_eq!(files.closed.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn m13_discard_brings_no_older_data_back() {
+    let vm = vm(1000);
+    let files = Files::leak();
+    files
+        .pages
+        .lock()
+        .unwrap()
+        .insert((0, 1), vec![5; PAGE as usize]);
+    let file = vm.object_create(files.pager(0), 4 * PAGE).unwrap();
+    let s = space(&vm, 32);
+    anon(s, 0, 4);
+    map_at(
+        s,
+        8,
+        4,
+        Mapping::object(file, 0, Sharing::Private, Prot::RW),
+    )
+    .unwrap();
+    map_at(
+        s,
+        16,
+        4,
+        Mapping::object(file, 0, Sharing::Shared, Prot::RW),
+    )
+    .unwrap();
+    put(s, 1, 11);
+    put(s, 9, 12);
+    let child = vm.space(s.fork().unwrap());
+    put(s, 1, 21);
+    put(s, 9, 22);
+    put(s, 18, 23);
+    s.discard(pages(0, 32)).unwrap();
+    check(&vm);
+    assert_eq!((get(s, 1), get(s, 9)), (0, 0x0505_0505_0505_0505));
+    assert_eq!(get(s, 18), 23, "shared memory keeps what was written");
+    assert_eq!((get(child, 1), get(child, 9)), (11, 12));
+    child.discard(pages(1, 1)).unwrap();
+    assert_eq!(
+        (get(child, 1), draw(child, 5)),
+        (0, "ABCC.".replace("CC", "CC"))
+    );
+    child.release();
+    assert_eq!(get(s, 1), 0);
+    s.release();
+    vm.object(file).release();
+    check_empty(&vm);
+}
+
+#[test]
+fn m16_lookups_check_access_and_force_copies_for_debuggers() {
+    let vm = vm(1000);
+    let files = Files::leak();
+    let file = vm.object_create(files.pager(0), 4 * PAGE).unwrap();
+    let s = space(&vm, 32);
+    map_at(
+        s,
+        0,
+        2,
+        Mapping::object(file, 0, Sharing::Private, Prot::RX),
+    )
+    .unwrap();
+    assert_eq!(s.fault(at(0), Access::Write), Err(FaultError::Protection));
+    assert_eq!(s.fault(at(0), Access::Execute), Ok(Faulted::PagedIn));
+    assert_eq!(s.fault(at(1), Access::Execute), Ok(Faulted::Resident));
+    s.write_forced(at(0), &[0xcc]).unwrap();
+    let mut byte = [0];
+    s.read(at(0), &mut byte).unwrap();
+    vm.object(file).read(0, &mut [1]).unwrap();
+    assert_eq!((byte[0], s.entry(at(0)).unwrap().prot), (0xcc, Prot::RX));
+    let mut original = [9];
+    vm.object(file).read(0, &mut original).unwrap();
+    assert_eq!(original, [0], "the file is not changed");
+    s.protect_max(pages(0, 2), Prot::READ).unwrap();
+    assert_eq!(
+        s.write_forced(at(0), &[1]).unwrap_err().why,
+        FaultError::Protection
+    );
+    s.release();
+    vm.object(file).release();
+    check_empty(&vm);
+}
+
+#[test]
+fn m17_every_change_bumps_the_stamp() {
+    let vm = vm(1000);
+    let s = space(&vm, 32);
+    let mut last = s.stamp();
+    let mut changed = |what: &str| {
+        assert!(s.stamp() > last, "{what}");
+        last = s.stamp();
+    };
+    anon(s, 0, 8);
+    changed("map");
+    s.protect(pages(0, 2), Prot::READ).unwrap();
+    changed("protect");
+    s.wire(pages(3, 1)).unwrap();
+    changed("wire");
+    let child = vm.space(s.fork().unwrap());
+    changed("fork");
+    s.remove(pages(0, 1)).unwrap();
+    changed("remove");
+    get(s, 4);
+    assert_eq!(s.stamp(), last, "a read changes nothing");
+    child.release();
+    s.release();
+    check_empty(&vm);
+}
+
+#[test]
+fn w01_user_wiring_counts_once_and_pages_stay() {
+    let vm = vm(1000);
+    vm.swap_on(MemorySwap::leak(64)).unwrap();
+    let s = space(&vm, 32);
+    anon(s, 0, 8);
+    put(s, 1, 7);
+    s.wire(pages(0, 4)).unwrap();
+    s.wire(pages(2, 4)).unwrap();
+    let info = s.entry(at(3)).unwrap();
+    assert_eq!((info.wired, info.user_wired), (1, true));
+    check(&vm);
+    for page in 0..8 {
+        put(s, page, page);
+    }
+    for _ in 0..4 {
+        vm.pageout_step(100);
+    }
+    assert_eq!(vm.counters().swap_used, 2, "all but the wired ones went");
+    let mut resident = Vec::new();
+    s.residency(pages(0, 8), &mut |_, r| resident.push(r))
+        .unwrap();
+    assert_eq!(resident, [true, true, true, true, true, true, false, false]);
+    assert_eq!(s.wire(pages(6, 4)), Err(MapError::Hole));
+    assert_eq!(s.discard(pages(0, 1)), Err(MapError::Wired));
+    s.unwire(pages(0, 8)).unwrap();
+    assert_eq!(draw(s, 9), "AAAAAAAA.");
+    for _ in 0..4 {
+        vm.pageout_step(100);
+    }
+    assert_eq!(vm.counters().swap_used, 8);
+    assert_eq!(s.unwire(pages(7, 2)), Err(MapError::Hole));
+    s.unwire(pages(0, 8)).unwrap();
+    s.release();
+    check_empty(&vm);
+}
+
+#[test]
+fn w01_removing_a_wired_range_unwires_it() {
+    let vm = vm(1000);
+    let files = Files::leak();
+    let file = vm.object_create(files.pager(0), 4 * PAGE).unwrap();
+    let s = space(&vm, 32);
+    map_at(s, 0, 4, Mapping::object(file, 0, Sharing::Shared, Prot::RW)).unwrap();
+    let other = space(&vm, 32);
+    map_at(
+        other,
+        0,
+        4,
+        Mapping::object(file, 0, Sharing::Shared, Prot::RW),
+    )
+    .unwrap();
+    s.wire(pages(0, 4)).unwrap();
+    other.wire(pages(0, 2)).unwrap();
+    s.release();
+    vm.pageout_step(10);
+    vm.pageout_step(10);
+    assert_eq!(vm.object(file).resident_pages(), 2, "the other's stay");
+    other.remove(pages(0, 4)).unwrap();
+    vm.pageout_step(10);
+    assert_eq!(vm.object(file).resident_pages(), 0);
+    other.release();
+    vm.object(file).release();
+    check_empty(&vm);
+}
+
+#[test]
+fn w04_what_is_mapped_later_is_wired() {
+    let vm = vm(1000);
+    let s = space(&vm, 64);
+    s.set_wire_future(true);
+    anon(s, 0, 4);
+    assert_eq!(vm.counters().zero_fill, 4);
+    assert!(s.entry(at(0)).unwrap().user_wired);
+    s.stack(at(60), 40 * PAGE, PAGE, Prot::RW).unwrap();
+    assert!(s.grow_stack(at(50)).unwrap());
+    assert!(s.entry(at(50)).unwrap().user_wired);
+    s.set_wire_future(false);
+    anon(s, 8, 1);
+    assert!(!s.entry(at(8)).unwrap().user_wired);
+    s.release();
+    check_empty(&vm);
+}
+
+#[test]
+fn w05_a_wired_page_is_copied_at_fork() {
+    let vm = vm(1000);
+    vm.swap_on(MemorySwap::leak(64)).unwrap();
+    let s = space(&vm, 32);
+    anon(s, 0, 4);
+    put(s, 0, 1);
+    s.wire(pages(0, 4)).unwrap();
+    touch(&vm, s.id(), 0, at(0), Some(2)).unwrap();
+    let before = vm.counters();
+    let child = vm.space(s.fork().unwrap());
+    assert_eq!(vm.frames_in_use(), 8 + 1, "four pages each");
+    let info = child.entry(at(0)).unwrap();
+    assert_eq!((info.wired, info.needs_copy), (0, false));
+    touch(&vm, s.id(), 0, at(0), Some(3)).unwrap();
+    put(child, 1, 4);
+    assert_eq!((get(s, 0), get(child, 0), get(s, 1)), (3, 2, 0));
+    assert_eq!(vm.counters().cow_copied, before.cow_copied);
+    vm.pageout_step(100);
+    vm.pageout_step(100);
+    assert_eq!(
+        vm.counters().swap_used,
+        4,
+        "the child's pages, and no wired one"
+    );
+    child.release();
+    s.release();
+    check_empty(&vm);
+}
+
+#[test]
+fn s02_contents_go_with_the_last_reference_and_the_rest_with_the_last_hold() {
+    let vm = vm(1000);
+    let s = space(&vm, 32);
+    anon(s, 0, 4);
+    put(s, 0, 1);
+    s.reference();
+    s.release();
+    assert_eq!((s.references(), get(s, 0)), (1, 1));
+    s.hold();
+    s.release_exit();
+    assert_eq!(
+        (s.references(), s.entries(), vm.counters().objects),
+        (0, 0, 0)
+    );
+    assert_eq!(vm.counters().spaces, 1);
+    assert_eq!(
+        map_at(s, 0, 1, Mapping::anonymous(Prot::RW)),
+        Err(MapError::Exiting)
+    );
+    assert_eq!(
+        s.fault(at(0), Access::Read),
+        Err(FaultError::InvalidAddress)
+    );
+    check(&vm);
+    s.unhold();
+    assert_eq!(vm.counters().spaces, 1);
+    s.unhold();
+    check_empty(&vm);
+}
+
+#[test]
+fn s08_a_stack_keeps_its_room() {
+    let vm = vm(1000);
+    let s = space(&vm, 64);
+    anon(s, 2, 2);
+    for (top, max, error) in [
+        (at(64), 61 * PAGE, MapError::Overlap),
+        (at(65), 4 * PAGE, MapError::InvalidAddress),
+        (VirtAddr(at(60).0 + 1), PAGE, MapError::InvalidAddress),
+        (at(60), 0, MapError::InvalidAddress),
+        (at(60), u64::MAX, MapError::InvalidAddress),
+        (at(1), 4 * PAGE, MapError::InvalidAddress),
+    ] {
+        assert_eq!(s.stack(top, max, PAGE, Prot::RW), Err(error));
+    }
+    assert_eq!(
+        s.stack(at(64), 16 * PAGE + 1, PAGE, Prot::RW),
+        Ok(pages(63, 1))
+    );
+    let info = s.entry(at(63)).unwrap();
+    assert_eq!((info.stack, info.stack_reserve), (true, 16 * PAGE));
+    // Larger than its room: all of it at once.
+    assert_eq!(
+        s.stack(at(40), 2 * PAGE, 9 * PAGE, Prot::RW),
+        Ok(pages(38, 2))
+    );
+    s.release();
+    check_empty(&vm);
+}
+
+#[test]
+fn s09_a_stack_grows_on_faults_and_keeps_what_it_is() {
+    let vm = vm(1000);
+    let s = space(&vm, 128);
+    s.stack(at(128), 100 * PAGE, PAGE, Prot::RW).unwrap();
+    assert_eq!(touch(&vm, s.id(), 0, at(126), Some(5)), Ok(5));
+    let info = s.entry(at(126)).unwrap();
+    assert_eq!(
+        (info.range, info.stack, info.prot),
+        (pages(95, 33), true, Prot::RW)
+    );
+    assert_eq!(info.stack_reserve, (100 - 33) * PAGE);
+    put(s, 30, 6);
+    assert_eq!(s.entry(at(30)).unwrap().range.start(), at(30));
+    assert!(!s.grow_stack(at(27)).unwrap(), "beyond its room");
+    assert!(s.grow_stack(at(40)).unwrap(), "nothing is to grow");
+    put(s, 28, 7);
+    assert_eq!(
+        s.write(at(27), &[1]).unwrap_err().why,
+        FaultError::InvalidAddress
+    );
+    assert_eq!(s.entry(at(28)).unwrap().stack_reserve, 0);
+    s.release();
+    check_empty(&vm);
+}
+
+#[test]
+fn s09_a_neighbour_in_the_way_stops_a_stack() {
+    let vm = vm(1000);
+    let s = space(&vm, 64);
+    s.stack(at(64), 40 * PAGE, PAGE, Prot::RW).unwrap();
+    anon(s, 50, 2);
+    put(s, 55, 1);
+    assert_eq!(
+        s.entry(at(55)).unwrap().range,
+        pages(52, 12),
+        "up to the neighbour"
+    );
+    assert_eq!(get(s, 50), 0);
+    assert_eq!(
+        s.write(at(49), &[1]).unwrap_err().why,
+        FaultError::InvalidAddress
+    );
+    s.release();
+    check_empty(&vm);
+}
+
+#[test]
+fn moving_keeps_contents_and_growing_adds_zeroes() {
+    let vm = vm(1000);
+    let s = space(&vm, 64);
+    anon(s, 0, 4);
+    for page in 0..4 {
+        touch(&vm, s.id(), 0, at(page), Some(page + 1)).unwrap();
+    }
+    assert_eq!(
+        s.move_(pages(0, 4), 6 * PAGE, Placement::At(at(10))),
+        Ok(at(10))
+    );
+    assert_eq!(draw(s, 17).trim_end_matches('.'), "..........AAAAAA");
+    assert_eq!((get(s, 10), get(s, 13), get(s, 15)), (1, 4, 0));
+    assert_eq!(
+        touch(&vm, s.id(), 0, at(0), None),
+        Err(FaultError::InvalidAddress)
+    );
+    assert_eq!(
+        s.move_(pages(10, 6), 2 * PAGE, Placement::Replace(at(0))),
+        Ok(at(0))
+    );
+    assert_eq!((draw(s, 17).trim_end_matches('.'), get(s, 1)), ("AA", 2));
+    let up = Placement::FirstFit {
+        from: at(1),
+        align: PAGE,
+    };
+    assert_eq!(s.move_(pages(0, 2), 2 * PAGE, up), Ok(at(2)));
+    for (from, bytes, place, error) in [
+        (pages(2, 3), PAGE, Placement::At(at(20)), MapError::Hole),
+        (
+            pages(2, 2),
+            2 * PAGE,
+            Placement::At(at(3)),
+            MapError::Overlap,
+        ),
+        (
+            pages(2, 2),
+            2 * PAGE,
+            Placement::Replace(at(3)),
+            MapError::InvalidAddress,
+        ),
+        (
+            pages(2, 2),
+            0,
+            Placement::At(at(20)),
+            MapError::InvalidAddress,
+        ),
+        (
+            pages(2, 0),
+            PAGE,
+            Placement::At(at(20)),
+            MapError::InvalidAddress,
+        ),
+        (
+            pages(2, 2),
+            70 * PAGE,
+            Placement::Replace(at(4)),
+            MapError::InvalidAddress,
+        ),
+    ] {
+        assert_eq!(s.move_(from, bytes, place), Err(error), "{from:?}");
+    }
+    assert_eq!((get(s, 2), get(s, 3)), (1, 2));
+    s.release();
+    check_empty(&vm);
+}
+
+#[test]
+fn extending_goes_on_with_what_is_there() {
+    let vm = vm(1000);
+    let files = Files::leak();
+    files
+        .pages
+        .lock()
+        .unwrap()
+        .insert((0, 2), vec![3; PAGE as usize]);
+    let file = vm.object_create(files.pager(0), 8 * PAGE).unwrap();
+    let s = space(&vm, 64);
+    map_at(
+        s,
+        0,
+        2,
+        Mapping::object(file, 0, Sharing::Private, Prot::RW),
+    )
+    .unwrap();
+    put(s, 1, 1);
+    s.extend(at(2), PAGE).unwrap();
+    assert_eq!(get(s, 2), 0x0303_0303_0303_0303);
+    put(s, 2, 4);
+    assert_eq!(files.puts.load(Ordering::Relaxed), 0);
+    map_at(
+        s,
+        10,
+        2,
+        Mapping::object(file, 0, Sharing::Shared, Prot::RW),
+    )
+    .unwrap();
+    s.extend(at(12), PAGE).unwrap();
+    assert_eq!(
+        (get(s, 12), draw(s, 14)),
+        (
+            0x0303_0303_0303_0303,
+            "AAA.......BBB.".replace("AAA", "AAB").replace("BBB", "CCC")
+        )
+    );
+    assert_eq!(s.extend(at(5), PAGE), Err(MapError::Hole));
+    anon(s, 13, 1);
+    assert_eq!(s.extend(at(13), PAGE), Err(MapError::Overlap));
+    let shared = Mapping {
+        sharing: Sharing::Shared,
+        inherit: Inherit::Share,
+        ..Mapping::anonymous(Prot::RW)
+    };
+    map_at(s, 20, 2, shared).unwrap();
+    put(s, 21, 9);
+    s.extend(at(22), PAGE).unwrap();
+    put(s, 22, 8);
+    let child = vm.space(s.fork().unwrap());
+    put(child, 22, 7);
+    assert_eq!((get(s, 21), get(s, 22)), (9, 7));
+    child.release();
+    s.release();
+    vm.object(file).release();
+    check_empty(&vm);
+}
+
+#[test]
+fn o06_truncation_takes_pages_and_mappings() {
+    let vm = vm(1000);
+    let files = Files::leak();
+    for page in 0..4 {
+        files
+            .pages
+            .lock()
+            .unwrap()
+            .insert((0, page), vec![7; PAGE as usize]);
+    }
+    let file = vm.object_create(files.pager(0), 4 * PAGE).unwrap();
+    let s = space(&vm, 32);
+    map_at(s, 0, 4, Mapping::object(file, 0, Sharing::Shared, Prot::RW)).unwrap();
+    for page in 0..4 {
+        touch(&vm, s.id(), 0, at(page), None).unwrap();
+    }
+    vm.object(file).set_size(PAGE + 8).unwrap();
+    check(&vm);
+    assert_eq!(vm.object(file).size(), PAGE + 8);
+    assert_eq!(
+        touch(&vm, s.id(), 0, at(2), None),
+        Err(FaultError::BeyondEnd)
+    );
+    assert_eq!(
+        touch(&vm, s.id(), 0, at(1), None),
+        Ok(0x0707_0707_0707_0707)
+    );
+    assert_eq!(
+        touch(&vm, s.id(), 0, VirtAddr(at(1).0 + 8), None),
+        Ok(0),
+        "the rest is zero"
+    );
+    // What is written behind the end does not come to light when the file grows.
+    touch(&vm, s.id(), 0, VirtAddr(at(1).0 + 8), Some(99)).unwrap();
+    vm.object(file).set_size(3 * PAGE).unwrap();
+    assert_eq!(touch(&vm, s.id(), 0, VirtAddr(at(1).0 + 8), None), Ok(0));
+    assert_eq!(s.wire(pages(0, 4)), Err(MapError::BeyondEnd));
+    check(&vm);
+    let mut bytes = [0; 64];
+    assert_eq!(vm.object(file).read(3 * PAGE - 4, &mut bytes), Ok(4));
+    assert_eq!(vm.object(file).read(9 * PAGE, &mut bytes), Ok(0));
+    assert_eq!(vm.object(file).write(3 * PAGE - 4, &[1; 64]), Ok(4));
+    s.release();
+    vm.object(file).release();
+    check_empty(&vm);
+}
+
+#[test]
+fn o11_objects_are_read_and_written_coherently_with_mappings() {
+    let vm = vm(1000);
+    let object = vm.object_create_anonymous(4 * PAGE).unwrap();
+    let o = vm.object(object);
+    let s = space(&vm, 32);
+    map_at(
+        s,
+        0,
+        4,
+        Mapping::object(object, 0, Sharing::Shared, Prot::RW),
+    )
+    .unwrap();
+    map_at(
+        s,
+        8,
+        4,
+        Mapping::object(object, PAGE, Sharing::Shared, Prot::READ),
+    )
+    .unwrap();
+    assert_eq!(o.references(), 3);
+    let mut bytes = [1; 8];
+    assert_eq!(o.read(PAGE, &mut bytes), Ok(8));
+    assert_eq!(
+        (bytes, o.resident_pages()),
+        ([0; 8], 0),
+        "a hole is not filled by reading"
+    );
+    o.write(PAGE - 4, &[1, 2, 3, 4, 5, 6, 7, 8]).unwrap();
+    assert_eq!(get(s, 8), u64::from_le_bytes([5, 6, 7, 8, 0, 0, 0, 0]));
+    touch(&vm, s.id(), 0, at(1), Some(77)).unwrap();
+    o.read(PAGE, &mut bytes).unwrap();
+    assert_eq!(u64::from_le_bytes(bytes), 77);
+    assert!(o.reference());
+    o.release();
+    o.release();
+    assert_eq!(get(s, 1), 77, "the mappings keep it");
+    s.release();
+    check_empty(&vm);
+}
+
+#[test]
+fn o11_words_are_exchanged_in_one_piece_and_keys_name_them() {
+    let vm = vm(1000);
+    let s = space(&vm, 32);
+    anon(s, 0, 2);
+    s.inherit(pages(1, 1), Inherit::Share).unwrap();
+    assert_eq!(s.compare_exchange_u32(at(0), 0, 5).unwrap(), Ok(0));
+    assert_eq!(s.compare_exchange_u32(at(0), 0, 6).unwrap(), Err(5));
+    assert_eq!(s.load_u32(at(0)), Ok(5));
+    assert!(s.load_u32(VirtAddr(at(0).0 + 2)).is_err());
+    assert!(s.load_u32(at(9)).is_err());
+    put(s, 1, 1);
+    let child = vm.space(s.fork().unwrap());
+    let key = |s: Space<'_, Sim<12>>, page, sharing| {
+        s.futex_key(VirtAddr(at(page).0 + 4), sharing).unwrap()
+    };
+    assert_eq!(key(s, 1, Sharing::Shared), key(child, 1, Sharing::Shared));
+    assert_ne!(key(s, 1, Sharing::Private), key(child, 1, Sharing::Private));
+    assert_ne!(
+        key(s, 0, Sharing::Shared),
+        key(child, 0, Sharing::Shared),
+        "private memory"
+    );
+    assert_ne!(
+        key(s, 1, Sharing::Shared),
+        s.futex_key(at(1), Sharing::Shared).unwrap()
+    );
+    assert_eq!(
+        s.futex_key(at(9), Sharing::Shared),
+        Err(FaultError::InvalidAddress)
+    );
+    child.release();
+    s.release();
+    check_empty(&vm);
+}
+
+#[test]
+fn o08_the_limit_on_reservations_holds() {
+    let vm = vm(1000);
+    let s = space(&vm, 64);
+    vm.set_charge_limit(10);
+    anon(s, 0, 8);
+    assert_eq!(
+        map_at(s, 10, 3, Mapping::anonymous(Prot::RW)),
+        Err(MapError::ChargeLimit)
+    );
+    assert_eq!(s.fork(), Err(SpaceError::ChargeLimit));
+    assert_eq!(
+        vm.object_create_anonymous(3 * PAGE),
+        Err(ObjectError::ChargeLimit)
+    );
+    assert_eq!(
+        s.stack(at(60), 8 * PAGE, 3 * PAGE, Prot::RW),
+        Err(MapError::ChargeLimit)
+    );
+    let object = vm.object_create_anonymous(PAGE).unwrap();
+    assert_eq!(
+        vm.object(object).set_size(4 * PAGE),
+        Err(ObjectError::ChargeLimit)
+    );
+    vm.object(object).set_size(2 * PAGE).unwrap();
+    assert_eq!(vm.counters().charged_pages, 10);
+    vm.object(object).release();
+    check(&vm);
+    s.move_(pages(0, 8), 10 * PAGE, Placement::At(at(20)))
+        .unwrap();
+    assert_eq!(
+        s.move_(pages(20, 10), 11 * PAGE, Placement::At(at(40))),
+        Err(MapError::ChargeLimit)
+    );
+    s.release();
+    check_empty(&vm);
+}
+
+#[test]
+fn faults_count_what_they_do() {
+    let vm = vm(1000);
+    let s = space(&vm, 32);
+    anon(s, 0, 8);
+    for page in 0..5 {
+        assert_eq!(s.fault(at(page), Access::Write), Ok(Faulted::ZeroFill));
+    }
+    assert_eq!(s.fault(at(0), Access::Read), Ok(Faulted::Resident));
+    let c = vm.counters();
+    assert_eq!((c.zero_fill, c.resident_faults, c.faults), (5, 1, 6));
+    let child = vm.space(s.fork().unwrap());
+    assert_eq!(s.fault(at(0), Access::Write), Ok(Faulted::Copied));
+    assert_eq!(child.fault(at(0), Access::Write), Ok(Faulted::Copied));
+    child.release();
+    assert_eq!(
+        s.fault(at(1), Access::Write),
+        Ok(Faulted::Resident),
+        "ours again"
+    );
+    let c = vm.counters();
+    assert_eq!((c.cow_copied, c.forks), (2, 1));
+    s.release();
+    check_empty(&vm);
+}
+
+#[test]
+fn a_mapping_of_an_object_that_has_ended_is_refused() {
+    let vm = vm(1000);
+    let s = space(&vm, 32);
+    let object = vm.object_create_anonymous(PAGE).unwrap();
+    vm.object(object).release();
+    let what = Mapping::object(object, 0, Sharing::Shared, Prot::RW);
+    assert_eq!(map_at(s, 0, 1, what), Err(MapError::InvalidArgument));
+    assert!(!vm.object(object).reference());
+    let file = vm.object_create(Files::leak().pager(0), PAGE).unwrap();
+    for offset in [1, u64::MAX - PAGE + 1] {
+        let mut what = Mapping::object(file, 0, Sharing::Shared, Prot::RW);
+        what.backing = Backing::Object {
+            object: file,
+            offset,
+        };
+        assert_eq!(
+            map_at(s, 0, 2, what),
+            Err(MapError::InvalidArgument),
+            "{offset}"
+        );
+    }
+    vm.object(file).release();
+    s.release();
+    check_empty(&vm);
+}
+
+/// A copy of a file's page needs two frames, one after the other. With next to none left the fault
+/// still ends, one way or the other.
+#[test]
+fn o05_a_copy_of_a_file_page_ends_when_memory_is_short() {
+    for frames in 40..120 {
+        let machine = Sim::new(bsdvm_sim::SimConfig {
+            frames,
+            ..bsdvm_sim::SimConfig::default()
+        });
+        let Ok(vm) = bsdvm::Vm::new(machine, bsdvm::Config::default()) else {
+            continue;
+        };
+        let files = Files::leak();
+        let file = vm.object_create(files.pager(0), 64 * PAGE).unwrap();
+        let Ok(id) = vm.space_create(pages(0, 64)) else {
+            continue;
+        };
+        let s = vm.space(id);
+        let what = Mapping::object(file, 0, Sharing::Private, Prot::RW);
+        if map_at(s, 0, 64, what).is_ok() {
+            for page in 0..64 {
+                let done = touch(&vm, id, 0, at(page), Some(page));
+                assert!(
+                    matches!(done, Ok(_) | Err(FaultError::NoMemory)),
+                    "{done:?}"
+                );
+            }
+        }
+        s.release();
+        vm.object(file).release();
+        check_empty(&vm);
+    }
+}
