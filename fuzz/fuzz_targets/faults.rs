@@ -16,6 +16,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     for _ in 0..draw::MOST {
         let Some(op) = fault_op(&mut bytes) else { break };
         let fail = draw::failure(&mut bytes);
+        draw::tell(&op, fail);
         world.step(&op, fail);
     }
     world.end();

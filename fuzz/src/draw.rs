@@ -85,6 +85,13 @@ pub fn failure(bytes: &mut Bytes<'_>) -> u64 {
     }
 }
 
+/// Prints an operation where `FUZZ_TELL` is set: what a finding does.
+pub fn tell(op: &Op, fail: u64) {
+    if std::env::var_os("FUZZ_TELL").is_some() {
+        eprintln!("{op:?} {fail}");
+    }
+}
+
 /// Any operation, each as likely as the others; `None` when the bytes are used up.
 pub fn any_op(bytes: &mut Bytes<'_>) -> Option<Op> {
     let kind = bytes.byte()? % 23;
