@@ -102,6 +102,14 @@ fn signals_and_threads_work_as_on_the_host() {
 }
 
 #[test]
+fn threads_come_and_go() {
+    let acts = guest("acts");
+    for _ in 0..5 {
+        same(&[acts.to_str().unwrap(), "churn"]);
+    }
+}
+
+#[test]
 fn wild_jumps_and_endless_stacks_kill_as_on_the_host() {
     let acts = guest("acts");
     let acts = acts.to_str().unwrap();
