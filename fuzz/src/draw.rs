@@ -5,7 +5,8 @@
 
 #![allow(dead_code, reason = "each target uses a part")]
 
-use crate::common::model::{FILE_PAGES, Op, SPAN, What, Where};
+use crate::common::model::{FILE_PAGES, SPAN};
+use crate::common::op::{Op, What, Where};
 
 /// Operations of one run at most.
 pub const MOST: usize = 160;
