@@ -122,7 +122,7 @@ fn m03_bounds_and_overlap_have_their_own_errors() {
         s.map(PAGE, Placement::Replace(odd), rw),
         Err(MapError::InvalidAddress)
     );
-    let top = VirtAddr(u64::MAX & !(PAGE - 1));
+    let top = VirtAddr(!(PAGE - 1));
     assert_eq!(
         s.map(2 * PAGE, Placement::At(top), rw),
         Err(MapError::InvalidAddress)
@@ -257,7 +257,7 @@ fn m07_protect_is_all_or_nothing() {
     assert_eq!(s.entry(at(0)).unwrap().prot, Prot::RW);
     // Holes are skipped, the range is cut to the map.
     s.protect(pages(0, 100), Prot::READ).unwrap();
-    assert_eq!(draw(s, 9), "AA..BBCB.".replace("CB", "CD"));
+    assert_eq!(draw(s, 9), "AA..BBCD.");
     assert_eq!(
         s.write(at(4), &[1]).unwrap_err().why,
         FaultError::Protection
@@ -475,7 +475,7 @@ fn m13_discard_brings_no_older_data_back() {
     child.discard(pages(1, 1)).unwrap();
     assert_eq!(
         (get(child, 1), draw(child, 5)),
-        (0, "ABCC.".replace("CC", "CC"))
+        (0, "ABCC.".into())
     );
     child.release();
     assert_eq!(get(s, 1), 0);
