@@ -17,7 +17,7 @@ pub(crate) struct Soak {
     #[arg(long, default_value_t = 300)]
     fuzz_seconds: u64,
     /// Tries one in this many mutants of the core; 0: none.
-    #[arg(long, default_value_t = 40)]
+    #[arg(long, default_value_t = 22)]
     mutants: u64,
 }
 
@@ -59,6 +59,12 @@ fn mutants(steps: &mut Steps, one_in: u64) -> Outcome {
         steps.skip("mutants", "cargo-mutants is not installed");
         return Ok(());
     }
-    let arguments = format!("mutants --package bsdvm --shard 0/{one_in} --timeout 120");
-    steps.command("mutants", &mut cargo(&arguments))
+    // Every `one_in`th of the list: the same ones in every run, and some of each file.
+    let arguments = format!(
+        "mutants --package bsdvm --test-package bsdvm --sharding round-robin --shard 0/{one_in} \
+         --timeout 120 --output target"
+    );
+    let mut mutants = cargo(&arguments);
+    // As many operations as find what is to be found; each mutant pays for them.
+    steps.command("mutants", mutants.env("BSDVM_MODEL_OPS", "20000"))
 }

@@ -3,8 +3,10 @@
 use super::chain::{Chain, Found};
 use crate::Vm;
 use crate::object::limbo::Limbo;
+use crate::object::radix;
 use crate::object::{ObjectError, ObjectHandle};
 use crate::page::{Bits, Class};
+use crate::slab::Reservation;
 use bsdvm_machine::{Frame, Machine};
 
 /// What is done with the page.
@@ -37,6 +39,15 @@ impl<M: Machine> Vm<M> {
                     let wait = self.busy_wait(frame);
                     drop(chain);
                     self.wait_busy(wait);
+                }
+                Found::Page(frame) if touch == Touch::Write && chain.is_behind() => {
+                    if let Some(new) = self.copy_to_front(&mut chain, frame, &mut nodes, &mut limbo)
+                    {
+                        with(Some(new));
+                        return Ok(());
+                    }
+                    drop(chain);
+                    self.reclaim_for_touch()?;
                 }
                 Found::Page(frame) => {
                     let page = self.frames.page(frame);
@@ -77,6 +88,30 @@ impl<M: Machine> Vm<M> {
                 }
             }
         }
+    }
+
+    /// Gives the front of a chain a copy of a page that others see behind it, to be written.
+    /// Whoever looks through the front must not see the old page any more.
+    fn copy_to_front(
+        &self,
+        chain: &mut Chain<'_, M>,
+        old: Frame,
+        nodes: &mut Reservation<'_, M, radix::Node>,
+        limbo: &mut Limbo<'_, M>,
+    ) -> Option<Frame> {
+        let new = self.frames.alloc(Class::Normal)?;
+        self.machine().copy(old, new);
+        self.frames.page(new).set(Bits::DIRTY | Bits::REFERENCED);
+        let front = chain.front();
+        let (object, index) = (front.object, front.index);
+        self.insert_page(object, &mut front.state, nodes, index, new);
+        self.unmap_page(old, limbo);
+        if let Some((front, behind)) = chain.neighbours()
+            && let Some(backing) = front.state.backing
+        {
+            self.drop_unreachable(object, index, backing, &mut behind.state, limbo);
+        }
+        Some(new)
     }
 
     fn reclaim_for_touch(&self) -> Result<(), ObjectError> {

@@ -1,4 +1,4 @@
-//! The order of a map's entries: a B+ tree, 16 wide, that keeps the largest gap of each subtree.
+//! The order of a map's entries: a B+ tree, 15 wide, that keeps the largest gap of each subtree.
 //!
 //! A pure ordered container: it knows addresses and numbers of entries, takes no lock and holds
 //! no policy. The map's lock guards it.
@@ -12,13 +12,16 @@
 //! ```
 //!
 //! The gap between two neighbouring children is the next start less the end before it, so a
-//! change of one entry touches the nodes above it and no others.
+//! change of one entry touches the nodes above it and no others; the summaries above are left as
+//! they are as soon as one of them stays the same.
 
 use crate::slab::{Arena, Handle, Owner, Reservation};
 use bsdvm_machine::Machine;
 
-/// Children or entries of a node.
-pub(crate) const WIDTH: usize = 16;
+/// Children or entries of a node. One less than a power of two, so that four comparisons find a
+/// place, and so that a lookup touches three cache lines of a node: its owner and starts, then its
+/// children.
+pub(crate) const WIDTH: usize = 15;
 /// Levels of a tree; with at least 6 children a node on average, 2^32 entries fit.
 pub(crate) const LEVELS: usize = 14;
 /// Nodes that one insertion can need: a split on each level and a new root.
@@ -30,16 +33,21 @@ pub(crate) type NodeHandle = Handle<Node>;
 
 /// One node. Which kind it is follows from its level.
 #[derive(Clone, Copy)]
+#[repr(C)]
 pub(crate) struct Node {
     starts: [u64; WIDTH],
+    kids: [u32; WIDTH],
+    count: u32,
     ends: [u64; WIDTH],
     gaps: [u64; WIDTH],
-    kids: [u32; WIDTH],
-    count: u8,
+    /// Makes a node, with the slab's word before it, seven cache lines.
+    _line: [u64; 2],
 }
 
+const _: () = assert!((size_of::<Node>() + 8).is_multiple_of(64));
+
 /// What a parent keeps of a child, or a leaf of an entry.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 struct Item {
     start: u64,
     end: u64,
@@ -54,17 +62,22 @@ impl Node {
         gaps: [0; WIDTH],
         kids: [0; WIDTH],
         count: 0,
+        _line: [0; 2],
     };
 
     fn len(&self) -> usize {
-        usize::from(self.count)
+        (self.count as usize).min(WIDTH)
     }
 
-    /// How many items start at or below `at`. Free places hold `u64::MAX`, so that the loop has a
-    /// fixed length.
+    /// How many items start at or below `at`: three comparisons find the quarter and three more
+    /// the place, none of them a branch. Free places hold `u64::MAX`, where nothing starts.
     #[inline]
     fn rank(&self, at: u64) -> usize {
-        self.starts.iter().map(|&s| usize::from(s <= at)).sum()
+        let at = at.min(u64::MAX - 1);
+        let s = &self.starts;
+        let below = |i: usize| usize::from(s[i] <= at);
+        let quarter = 4 * (below(3) + below(7) + below(11));
+        quarter + below(quarter) + below(quarter + 1) + below(quarter + 2)
     }
 
     fn item(&self, i: usize) -> Item {
@@ -84,21 +97,18 @@ impl Node {
     }
 
     fn insert(&mut self, i: usize, item: Item) {
-        let n = self.len();
-        self.starts.copy_within(i..n, i + 1);
-        self.ends.copy_within(i..n, i + 1);
-        self.gaps.copy_within(i..n, i + 1);
-        self.kids.copy_within(i..n, i + 1);
+        for at in (i..self.len().min(WIDTH - 1)).rev() {
+            self.set(at + 1, self.item(at));
+        }
         self.set(i, item);
         self.count += 1;
     }
 
     fn remove(&mut self, i: usize) {
         let n = self.len();
-        self.starts.copy_within(i + 1..n, i);
-        self.ends.copy_within(i + 1..n, i);
-        self.gaps.copy_within(i + 1..n, i);
-        self.kids.copy_within(i + 1..n, i);
+        for at in i + 1..n {
+            self.set(at - 1, self.item(at));
+        }
         self.starts[n - 1] = u64::MAX;
         self.count -= 1;
     }
@@ -110,8 +120,8 @@ impl Node {
             upper.set(i - at, self.item(i));
             self.starts[i] = u64::MAX;
         }
-        upper.count = self.count - at as u8;
-        self.count = at as u8;
+        upper.count = self.count - at as u32;
+        self.count = at as u32;
         upper
     }
 
@@ -123,17 +133,19 @@ impl Node {
         }
     }
 
-    /// What the parent keeps of this node.
+    /// What the parent keeps of this node. The loop has a fixed length, and no branch.
     fn summary(&self, kid: u32) -> Item {
         let n = self.len();
-        let mut gap = self.gaps[0];
-        for i in 1..n {
-            gap = gap.max(self.gaps[i]).max(self.starts[i] - self.ends[i - 1]);
+        let (mut within, mut between) = (self.gaps[0], 0);
+        for i in 1..WIDTH {
+            let gap = self.starts[i].wrapping_sub(self.ends[i - 1]);
+            within = within.max(if i < n { self.gaps[i] } else { 0 });
+            between = between.max(if i < n { gap } else { 0 });
         }
         Item {
             start: self.starts[0],
             end: self.ends[n - 1],
-            gap,
+            gap: within.max(between),
             kid,
         }
     }
@@ -189,9 +201,22 @@ pub(crate) struct Tree {
     owner: Owner,
 }
 
-/// The way from the root to a leaf: node and place on each level.
+/// The way from the root to a leaf: on each level the node, and the place of its child there; in
+/// the leaf, how many entries start at or below the address looked for.
 struct Path {
-    steps: [(Option<NodeHandle>, usize); LEVELS],
+    nodes: [u32; LEVELS],
+    places: [u8; LEVELS],
+}
+
+impl Path {
+    /// The node on `level`; none above the root.
+    fn node(&self, level: usize) -> Option<NodeHandle> {
+        Handle::from_raw(*self.nodes.get(level)?)
+    }
+
+    fn place(&self, level: usize) -> usize {
+        usize::from(self.places[level])
+    }
 }
 
 impl Tree {
@@ -240,15 +265,24 @@ impl Tree {
 
     fn descend<M: Machine>(&self, nodes: &Arena<M, Node>, at: u64) -> Path {
         let mut path = Path {
-            steps: [(None, 0); LEVELS],
+            nodes: [0; LEVELS],
+            places: [0; LEVELS],
         };
-        let mut handle = self.root;
+        let mut raw = self.root.map_or(0, Handle::raw);
         for level in (0..=self.height).rev() {
-            let Some(h) = handle else { break };
-            let node = nodes.get(&self.owner, h);
-            let i = node.rank(at).saturating_sub(1);
-            path.steps[level] = (Some(h), i);
-            handle = Handle::from_raw(node.kids[i]);
+            let Some(handle) = Handle::from_raw(raw) else {
+                break;
+            };
+            let node = nodes.get(&self.owner, handle);
+            let rank = node.rank(at);
+            let place = if level == 0 {
+                rank
+            } else {
+                rank.saturating_sub(1)
+            };
+            path.nodes[level] = raw;
+            path.places[level] = place as u8;
+            raw = node.kids[place.min(WIDTH - 1)];
         }
         path
     }
@@ -278,24 +312,31 @@ impl Tree {
         }
         let path = self.descend(nodes, start);
         for level in 0..=self.height {
-            let (Some(handle), _) = path.steps[level] else {
+            let Some(handle) = path.node(level) else {
                 return;
             };
             let node = nodes.get_mut(&mut self.owner, handle);
-            let at = node.rank(item.start);
-            if node.len() < WIDTH {
+            // Above the leaves the new one follows the node that was split.
+            let at = path.place(level) + usize::from(level > 0);
+            let len = node.len();
+            if len < WIDTH {
                 node.insert(at, item);
+                if level == 0 && at > 0 && at < len {
+                    let whole = node.starts[at + 1] - node.ends[at - 1];
+                    return self.divide(nodes, &path, whole);
+                }
                 return self.refresh(nodes, &path, level + 1);
             }
             let upper = Self::insert_split(node, at, item);
             let lower = node.summary(handle.raw());
             let upper_handle = nodes.alloc(from, &mut self.owner, upper);
             item = upper.summary(upper_handle.raw());
-            match path.steps.get(level + 1) {
-                Some(&(Some(parent), i)) if level < self.height => {
-                    nodes.get_mut(&mut self.owner, parent).set(i, lower);
+            match path.node(level + 1) {
+                Some(parent) => {
+                    let place = path.place(level + 1);
+                    nodes.get_mut(&mut self.owner, parent).set(place, lower);
                 }
-                _ => {
+                None => {
                     let mut root = Node::EMPTY;
                     root.insert(0, lower);
                     root.insert(1, item);
@@ -320,10 +361,11 @@ impl Tree {
         upper
     }
 
-    /// Makes the summaries on the path true again, from `level` upwards.
+    /// Makes the summaries on the path true again, from `level` upwards. One that is true already
+    /// leaves those above it true.
     fn refresh<M: Machine>(&mut self, nodes: &Arena<M, Node>, path: &Path, level: usize) {
         for level in level..=self.height {
-            let (Some(parent), i) = path.steps[level] else {
+            let (Some(parent), i) = (path.node(level), path.place(level)) else {
                 return;
             };
             let kid = nodes.get(&self.owner, parent).kids[i];
@@ -331,14 +373,43 @@ impl Tree {
                 return;
             };
             let summary = nodes.get(&self.owner, handle).summary(kid);
-            nodes.get_mut(&mut self.owner, parent).set(i, summary);
+            let parent = nodes.get_mut(&mut self.owner, parent);
+            if parent.item(i) == summary {
+                return;
+            }
+            parent.set(i, summary);
+        }
+    }
+
+    /// A new entry stands within a gap of `whole` bytes of the leaf, which counted only if it was
+    /// the largest.
+    fn divide<M: Machine>(&mut self, nodes: &Arena<M, Node>, path: &Path, whole: u64) {
+        if let Some(parent) = path.node(1)
+            && nodes.get(&self.owner, parent).gaps[path.place(1)] <= whole
+        {
+            self.refresh(nodes, path, 1);
+        }
+    }
+
+    /// The leaf has a new gap of `gap` bytes and has lost none that is larger.
+    fn widen<M: Machine>(&mut self, nodes: &Arena<M, Node>, path: &Path, gap: u64) {
+        for level in 1..=self.height {
+            let Some(handle) = path.node(level) else {
+                return;
+            };
+            let node = nodes.get_mut(&mut self.owner, handle);
+            let known = &mut node.gaps[path.place(level)];
+            if *known >= gap {
+                return;
+            }
+            *known = gap;
         }
     }
 
     /// Takes the entry that starts at `start` from the tree; false when there is none.
     pub(crate) fn remove<M: Machine>(&mut self, nodes: &Arena<M, Node>, start: u64) -> bool {
         let path = self.descend(nodes, start);
-        let (Some(leaf), i) = path.steps[0] else {
+        let (Some(leaf), Some(i)) = (path.node(0), path.place(0).checked_sub(1)) else {
             return false;
         };
         let node = nodes.get_mut(&mut self.owner, leaf);
@@ -347,8 +418,14 @@ impl Tree {
         }
         node.remove(i);
         self.len -= 1;
+        let len = node.len();
+        if len >= SPARSE && i > 0 && i < len {
+            let gap = node.starts[i] - node.ends[i - 1];
+            self.widen(nodes, &path, gap);
+            return true;
+        }
         for level in 0..self.height {
-            let (Some(parent), at) = path.steps[level + 1] else {
+            let (Some(parent), at) = (path.node(level + 1), path.place(level + 1)) else {
                 break;
             };
             if !self.mend(nodes, parent, at) {
@@ -364,16 +441,16 @@ impl Tree {
     /// Removes the child at `at` of `parent` if it is empty, or merges it with a neighbour if it
     /// is sparse and both fit in one node. True when the parent has lost a child.
     fn mend<M: Machine>(&mut self, nodes: &Arena<M, Node>, parent: NodeHandle, at: usize) -> bool {
-        let family = *nodes.get(&self.owner, parent);
+        let family = nodes.get(&self.owner, parent);
         let kid = |i: usize| Handle::<Node>::from_raw(family.kids[i]);
         let Some(child) = kid(at) else { return false };
-        let node = *nodes.get(&self.owner, child);
-        if node.len() == 0 {
+        let len = nodes.get(&self.owner, child).len();
+        if len == 0 {
             nodes.free(&mut self.owner, child);
             nodes.get_mut(&mut self.owner, parent).remove(at);
             return true;
         }
-        if node.len() >= SPARSE {
+        if len >= SPARSE {
             return false;
         }
         let left = if at > 0 { at - 1 } else { at };
@@ -384,11 +461,12 @@ impl Tree {
         let (Some(l), Some(r)) = (kid(left), kid(right)) else {
             return false;
         };
-        let upper = *nodes.get(&self.owner, r);
-        let lower = nodes.get_mut(&mut self.owner, l);
-        if lower.len() + upper.len() > WIDTH - 2 {
+        let len = |h: NodeHandle| nodes.get(&self.owner, h).len();
+        if len(l) + len(r) > WIDTH - 2 {
             return false;
         }
+        let upper = *nodes.get(&self.owner, r);
+        let lower = nodes.get_mut(&mut self.owner, l);
         lower.append(&upper);
         let summary = lower.summary(l.raw());
         nodes.free(&mut self.owner, r);
@@ -425,7 +503,7 @@ impl Tree {
         new_end: u64,
     ) {
         let path = self.descend(nodes, start);
-        let (Some(leaf), i) = path.steps[0] else {
+        let (Some(leaf), Some(i)) = (path.node(0), path.place(0).checked_sub(1)) else {
             return;
         };
         let node = nodes.get_mut(&mut self.owner, leaf);

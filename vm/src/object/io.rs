@@ -126,8 +126,9 @@ impl<M: Machine> Object<'_, M> {
     /// Sets the size in bytes (O06). What lies beyond goes, in memory and in translations; the
     /// rest of the last page becomes zero.
     ///
-    /// Errors: [`ObjectError::ChargeLimit`] for an anonymous object that grows; nothing is
-    /// changed then.
+    /// Errors: [`ObjectError::ChargeLimit`] for an anonymous object that grows, and
+    /// [`ObjectError::NoMemory`] and [`ObjectError::Pager`] when the last page is on swap and
+    /// cannot be had; nothing is changed then.
     pub fn set_size(self, bytes: u64) -> Result<(), ObjectError> {
         let vm = self.vm;
         let mut limbo = Limbo::new(vm);
@@ -137,17 +138,23 @@ impl<M: Machine> Object<'_, M> {
             // Shorter or longer: behind the lower of the two ends nothing was ever written.
             let least = bytes.min(state.bytes);
             let within = M::PAGE.within(least);
-            if within != 0
-                && let Some(Slot::Resident(frame)) =
-                    state.pages.get(&vm.page_nodes, M::PAGE.index(least))
-            {
-                if vm.frames.page(frame).is_busy() {
-                    let wait = vm.busy_wait(frame);
+            let cut = M::PAGE.index(least);
+            match state.pages.get(&vm.page_nodes, cut) {
+                Some(Slot::Resident(frame)) if within != 0 => {
+                    if vm.frames.page(frame).is_busy() {
+                        let wait = vm.busy_wait(frame);
+                        drop(state);
+                        vm.wait_busy(wait);
+                        continue;
+                    }
+                    zero_from(vm.machine(), frame, within);
+                }
+                Some(Slot::Swapped(_)) if within != 0 => {
                     drop(state);
-                    vm.wait_busy(wait);
+                    vm.touch_page(self.handle, cut, Touch::Write, &mut |_| ())?;
                     continue;
                 }
-                zero_from(vm.machine(), frame, within);
+                _ => {}
             }
             if state.is_anonymous() {
                 let old = state.size::<M>();
@@ -316,6 +323,7 @@ impl<M: Machine> Vm<M> {
             if let Some(pmap) = pmap.as_ref()
                 && pmap.extract(mapping.va).is_some_and(|t| t.frame == frame)
             {
+                limbo.begin();
                 let (usage, flush) = pmap.take_usage(mapping.va, which);
                 super::pages::fold_usage(page, usage);
                 limbo.add_flush(flush);
@@ -372,6 +380,7 @@ impl<M: Machine> Vm<M> {
         page.set(Bits::BUSY);
         let bytes = state.bytes;
         drop(state);
+        limbo.be_quiet();
         limbo.settle();
         let result = self.put_page(pager, index, frame, bytes);
         let _state = self.lock_object(object);
@@ -420,8 +429,12 @@ impl<M: Machine> Vm<M> {
                 continue;
             };
             let page = self.frames.page(frame);
-            self.gather_usage(frame, Usage::MODIFIED, &mut limbo);
-            if !page.is_busy() && page.wired() == 0 && !page.has(Bits::DIRTY) {
+            if page.is_busy() || page.wired() > 0 || page.has(Bits::DIRTY) {
+                continue;
+            }
+            // What was stored through a translation is known when it has gone, and no later.
+            self.unmap_page(frame, &mut limbo);
+            if !page.has(Bits::DIRTY) {
                 self.remove_pages(&mut state, index, index + 1, &mut limbo);
             }
         }

@@ -150,17 +150,19 @@ impl<M: Machine> Vm<M> {
     }
 
     /// Ends an object behind a pager: writes its dirty pages, frees all. No lock is held.
-    pub(crate) fn end_paged(&self, object: ObjectHandle, limbo: &mut Limbo<'_, M>) {
+    pub(crate) fn end_paged(&self, object: ObjectHandle) {
         // Nobody refers to the object, so nobody adds a page. A failing write loses the page, as
         // there is nobody left to tell.
         let _ = self.clean_pages(object, 0, u64::MAX);
+        let mut limbo = Limbo::new(self);
         let mut state = self.lock_object(object);
         let Kind::Paged(pager) = state.kind else {
             return;
         };
-        self.drain(&mut state, limbo);
+        self.drain(&mut state, &mut limbo);
         state.kind = Kind::Dead;
         drop(state);
+        limbo.settle();
         pager.ops.closed(pager.cookie);
         self.objects.free(slab::cast(object));
     }

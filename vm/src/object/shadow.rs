@@ -133,9 +133,13 @@ impl<M: Machine> Vm<M> {
             if !behind.is_anonymous() || !state.is_anonymous() {
                 return;
             }
+            let refs = &self.object_rec(backing.object).refs;
+            // Whoever finds `behind` in a list of shadows may take a reference meanwhile.
+            let last = refs.compare_exchange(1, 0, Ordering::AcqRel, Ordering::Acquire);
             let references = self.references(backing.object);
-            if references == 1 {
+            if last.is_ok() {
                 if !self.absorb(front, &mut state, backing, &mut behind, limbo) {
+                    refs.store(1, Ordering::Release);
                     return;
                 }
                 self.swallow(front, &mut state, backing, behind);
@@ -194,7 +198,8 @@ impl<M: Machine> Vm<M> {
         page.set(Bits::DIRTY);
     }
 
-    /// Ends `behind`, which has no pages left; `front` takes its place in the chain.
+    /// Ends `behind`, which has no pages and no reference left; `front` takes its place in the
+    /// chain.
     fn swallow(
         &self,
         front: ObjectHandle,
@@ -214,9 +219,6 @@ impl<M: Machine> Vm<M> {
         });
         self.charge.refund(core::mem::take(&mut behind.charge));
         behind.kind = super::Kind::Dead;
-        self.object_rec(backing.object)
-            .refs
-            .store(0, Ordering::Release);
         drop(behind);
         self.objects.free(cast(backing.object));
     }

@@ -3,8 +3,12 @@
 //! A magazine holds up to [`MAGAZINE`] single frames and is filled by a run, so that frames taken
 //! one after another are neighbours. The buddy lists hold runs of 2^order frames, their first
 //! frame's record being the list node; a run is named by its first frame.
+//!
+//! How many frames are free is known in parts, one for the lists and one for each magazine, so
+//! that an allocation writes nothing that other processors write. A frame on its way from one part
+//! to another counts in neither.
 
-use super::{Bits, Page};
+use super::Page;
 use crate::lock::{self, Mutex};
 use crate::slab::Slab;
 use bsdvm_machine::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -33,9 +37,35 @@ pub(crate) enum Class {
     Interrupt,
 }
 
-struct Magazine {
+/// A processor's own frames, on a cache line that others leave alone.
+#[repr(align(64))]
+struct Magazine<M: Machine> {
+    stack: Mutex<M, Stack, { lock::MAGAZINE }>,
+    /// How many frames the stack holds. Written under its lock.
+    count: AtomicU32,
+}
+
+struct Stack {
     frames: [u32; MAGAZINE],
     count: usize,
+}
+
+impl<M: Machine> Magazine<M> {
+    /// The frame on top; when there is none, `refill` is asked for some first.
+    fn pop(&self, refill: impl FnOnce(&mut Stack)) -> Option<u32> {
+        let mut stack = self.stack.lock();
+        if stack.count == 0 {
+            refill(&mut stack);
+        }
+        let top = stack.count.checked_sub(1)?;
+        stack.count = top;
+        self.note(&stack);
+        Some(stack.frames[top])
+    }
+
+    fn note(&self, stack: &Stack) {
+        self.count.store(stack.count as u32, Ordering::Relaxed);
+    }
 }
 
 struct Buddy {
@@ -46,10 +76,10 @@ struct Buddy {
 pub(crate) struct Frames<M: Machine> {
     machine: M,
     pages: Slab<M, Page>,
-    magazines: [Mutex<M, Magazine, { lock::MAGAZINE }>; MAGAZINES],
+    magazines: [Magazine<M>; MAGAZINES],
     buddy: Mutex<M, Buddy, { lock::BUDDY }>,
-    /// Free frames, magazines included.
-    free: AtomicU64,
+    /// Frames in the buddy lists. Written under their lock.
+    in_lists: AtomicU64,
     /// The first frame that can be a page, and the one after the last.
     start: AtomicU32,
     end: AtomicU32,
@@ -67,15 +97,18 @@ impl<M: Machine> Frames<M> {
             machine,
             pages: Slab::new(),
             magazines: [const {
-                Mutex::new(Magazine {
-                    frames: [0; MAGAZINE],
-                    count: 0,
-                })
+                Magazine {
+                    stack: Mutex::new(Stack {
+                        frames: [0; MAGAZINE],
+                        count: 0,
+                    }),
+                    count: AtomicU32::new(0),
+                }
             }; MAGAZINES],
             buddy: Mutex::new(Buddy {
                 heads: [NONE; ORDERS],
             }),
-            free: AtomicU64::new(0),
+            in_lists: AtomicU64::new(0),
             start: AtomicU32::new(0),
             end: AtomicU32::new(0),
             reserve_system: AtomicU64::new(0),
@@ -111,14 +144,7 @@ impl<M: Machine> Frames<M> {
         }
         self.start.store(next, Ordering::Relaxed);
         self.end.store(total, Ordering::Relaxed);
-        // The largest runs that begin and end where a run may.
-        let mut at = next;
-        while at < total {
-            let order = (at.trailing_zeros().min((total - at).ilog2()) as usize).min(ORDERS - 1);
-            self.free_run_at(at, order);
-            at += 1 << order;
-        }
-        self.free.store(u64::from(total - next), Ordering::Relaxed);
+        self.give_largest(next, total);
         let reserve = u64::from(total - next) / 64;
         self.reserve_interrupt
             .store(reserve.min(16), Ordering::Relaxed);
@@ -137,9 +163,11 @@ impl<M: Machine> Frames<M> {
         self.pages.get(Slab::<M, Page>::handle(frame.0))
     }
 
-    /// Frames that are free.
+    /// Frames that are free: at least so many, and exactly while nobody takes or gives.
     pub(crate) fn free_count(&self) -> u64 {
-        self.free.load(Ordering::Relaxed)
+        let magazines = self.magazines.iter();
+        let held = magazines.map(|m| u64::from(m.count.load(Ordering::Relaxed)));
+        self.in_lists.load(Ordering::Relaxed) + held.sum::<u64>()
     }
 
     /// Frames that can be free: all but the table of pages.
@@ -158,24 +186,13 @@ impl<M: Machine> Frames<M> {
             Class::System => self.reserve_interrupt.load(Ordering::Relaxed),
             Class::Interrupt => 0,
         };
-        if self.free_count() <= keep {
+        // Most of the time the lists alone hold more.
+        if self.in_lists.load(Ordering::Relaxed) <= keep && self.free_count() <= keep {
             return None;
         }
-        let frame = {
-            let mut magazine = self.magazine().lock();
-            if magazine.count == 0 {
-                self.refill(&mut magazine);
-            }
-            if magazine.count == 0 {
-                None
-            } else {
-                magazine.count -= 1;
-                Some(magazine.frames[magazine.count])
-            }
-        };
-        let frame = frame.or_else(|| self.steal())?;
-        self.free.fetch_sub(1, Ordering::Relaxed);
-        Some(Frame(frame))
+        let magazine = self.magazine();
+        let own = magazine.pop(|stack| self.refill(stack));
+        own.or_else(|| self.steal()).map(Frame)
     }
 
     /// Gives back a frame that nothing maps and nobody names.
@@ -185,14 +202,15 @@ impl<M: Machine> Frames<M> {
             "a mapped frame must not be freed"
         );
         self.page(frame).reset();
-        let mut magazine = self.magazine().lock();
-        if magazine.count == MAGAZINE {
-            self.drain(&mut magazine, MAGAZINE / 2);
+        let magazine = self.magazine();
+        let mut stack = magazine.stack.lock();
+        if stack.count == MAGAZINE {
+            self.drain(&mut stack, MAGAZINE / 2);
         }
-        let at = magazine.count;
-        magazine.frames[at] = frame.0;
-        magazine.count += 1;
-        self.free.fetch_add(1, Ordering::Relaxed);
+        let at = stack.count;
+        stack.frames[at] = frame.0;
+        stack.count += 1;
+        magazine.note(&stack);
     }
 
     /// `2^order` adjacent frames, aligned to their number. `None` when there is no such run.
@@ -206,45 +224,38 @@ impl<M: Machine> Frames<M> {
             return None;
         }
         let first = self.take_run(order)?;
-        self.free.fetch_sub(u64::from(count), Ordering::Relaxed);
         Some(FrameRun {
             first: Frame(first),
             count,
         })
     }
 
-    fn magazine(&self) -> &Mutex<M, Magazine, { lock::MAGAZINE }> {
+    fn magazine(&self) -> &Magazine<M> {
         &self.magazines[self.machine.cpu() % MAGAZINES]
     }
 
     /// Fills an empty magazine with a run, its lowest frame on top.
-    fn refill(&self, magazine: &mut Magazine) {
+    fn refill(&self, stack: &mut Stack) {
         for order in (0..=REFILL).rev() {
             if let Some(first) = self.take_run(order) {
                 for frame in (first..first + (1 << order)).rev() {
-                    magazine.frames[magazine.count] = frame;
-                    magazine.count += 1;
+                    stack.frames[stack.count] = frame;
+                    stack.count += 1;
                 }
                 return;
             }
         }
     }
 
-    fn drain(&self, magazine: &mut Magazine, count: usize) {
-        for frame in &magazine.frames[..count] {
-            self.free_run_at(*frame, 0);
-        }
-        magazine.frames.copy_within(count.., 0);
-        magazine.count -= count;
+    fn drain(&self, stack: &mut Stack, count: usize) {
+        self.give(stack.frames[..count].iter().copied());
+        stack.frames.copy_within(count.., 0);
+        stack.count -= count;
     }
 
     /// A frame from another processor's magazine.
     fn steal(&self) -> Option<u32> {
-        self.magazines.iter().find_map(|m| {
-            let mut m = m.lock();
-            m.count = m.count.checked_sub(1)?;
-            Some(m.frames[m.count])
-        })
+        self.magazines.iter().find_map(|m| m.pop(|_| ()))
     }
 
     fn take_run(&self, order: u32) -> Option<u32> {
@@ -255,23 +266,47 @@ impl<M: Machine> Frames<M> {
         for half in (order as usize..from).rev() {
             self.link(&mut buddy, first + (1 << half), half);
         }
+        self.in_lists.fetch_sub(1 << order, Ordering::Relaxed);
         Some(first)
     }
 
-    /// Frees the run of `2^order` frames at `first`, together with its buddies.
-    fn free_run_at(&self, first: u32, order: usize) {
+    /// Puts frames in the lists.
+    fn give(&self, frames: impl ExactSizeIterator<Item = u32>) {
         let mut buddy = self.buddy.lock();
-        let (mut first, mut order) = (first, order);
+        self.in_lists
+            .fetch_add(frames.len() as u64, Ordering::Relaxed);
+        for frame in frames {
+            self.join(&mut buddy, frame);
+        }
+    }
+
+    /// Frees a frame together with its buddies.
+    /// Puts `[first, end)`, none of it in the lists, there in the largest runs that begin and end
+    /// where a run may.
+    fn give_largest(&self, first: u32, end: u32) {
+        let mut buddy = self.buddy.lock();
+        let mut at = first;
+        while at < end {
+            let order = (at.trailing_zeros().min((end - at).ilog2()) as usize).min(ORDERS - 1);
+            self.link(&mut buddy, at, order);
+            at += 1 << order;
+        }
+        self.in_lists
+            .fetch_add(u64::from(end - first), Ordering::Relaxed);
+    }
+
+    fn join(&self, buddy: &mut Buddy, frame: u32) {
+        let (mut first, mut order) = (frame, 0);
         while order + 1 < ORDERS {
             let other = first ^ (1 << order);
             if !self.is_free_run(other, order) {
                 break;
             }
-            self.unlink(&mut buddy, other, order);
+            self.unlink(buddy, other, order);
             first &= !(1 << order);
             order += 1;
         }
-        self.link(&mut buddy, first, order);
+        self.link(buddy, first, order);
     }
 
     fn is_free_run(&self, first: u32, order: usize) -> bool {
@@ -280,7 +315,7 @@ impl<M: Machine> Frames<M> {
             return false;
         }
         let page = self.page(Frame(first));
-        page.has(Bits::FREE) && page.order.load(Ordering::Relaxed) == order as u32
+        page.run.load(Ordering::Relaxed) == order as u32 + 1
     }
 
     /// The first frame that can be a page, and the one after the last.
@@ -294,10 +329,9 @@ impl<M: Machine> Frames<M> {
     fn link(&self, buddy: &mut Buddy, first: u32, order: usize) {
         let page = self.page(Frame(first));
         let head = buddy.heads[order];
-        page.order.store(order as u32, Ordering::Relaxed);
+        page.run.store(order as u32 + 1, Ordering::Relaxed);
         page.next.store(head, Ordering::Relaxed);
         page.prev.store(NONE, Ordering::Relaxed);
-        page.set(Bits::FREE);
         if head != NONE {
             self.page(Frame(head)).prev.store(first, Ordering::Relaxed);
         }
@@ -318,14 +352,14 @@ impl<M: Machine> Frames<M> {
         if next != NONE {
             self.page(Frame(next)).prev.store(prev, Ordering::Relaxed);
         }
-        page.clear(Bits::FREE);
+        page.run.store(0, Ordering::Relaxed);
     }
 
     /// Counts the free frames anew, lists and magazines: for `check`.
     pub(crate) fn recount(&self) -> u64 {
         let mut count = 0;
         for m in &self.magazines {
-            count += m.lock().count as u64;
+            count += m.stack.lock().count as u64;
         }
         let buddy = self.buddy.lock();
         for (order, &head) in buddy.heads.iter().enumerate() {
@@ -341,7 +375,7 @@ impl<M: Machine> Frames<M> {
     /// Miscounts the free frames: for the test of `check`.
     #[cfg(test)]
     pub(crate) fn miscount(&self) {
-        self.free.fetch_add(1, Ordering::Relaxed);
+        self.in_lists.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The frames that can be pages: those after the table of pages.

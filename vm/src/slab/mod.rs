@@ -132,9 +132,10 @@ impl<M: Machine, T: Send + Sync> Slab<M, T> {
         self.0.release(handle.index());
     }
 
-    /// The handle of the record at `index`, in the order in which frames were added.
-    pub(crate) fn handle(index: u32) -> Handle<T> {
-        Handle::from_index(index)
+    /// The handle of the record `number`, in the order in which frames were added.
+    #[inline]
+    pub(crate) fn handle(number: u32) -> Handle<T> {
+        Handle::from_index(Pool::<M, T>::index_of(number))
     }
 
     /// Records in use, without those set aside.
@@ -152,7 +153,10 @@ impl<M: Machine, T: Send + Sync> Slab<M, T> {
 
     /// Every record that was ever made, free ones included.
     pub(crate) fn each(&self) -> impl Iterator<Item = (Handle<T>, &T)> {
-        (0..self.0.len()).map(|i| (Handle::from_index(i), self.0.shared(i)))
+        (0..self.0.len()).map(|number| {
+            let handle = Self::handle(number);
+            (handle, self.get(handle))
+        })
     }
 }
 
@@ -179,6 +183,13 @@ impl<M: Machine, T: Copy + Send> Arena<M, T> {
     #[inline]
     pub(crate) fn get_mut<'a>(&'a self, owner: &'a mut Owner, handle: Handle<T>) -> &'a mut T {
         self.0.owned_mut(owner, handle.index())
+    }
+
+    /// Takes over a page of memory that is no frame (E01).
+    pub(crate) fn give(&self, page: &'static mut [u8], vacant: T) {
+        debug_assert_eq!(page.len(), M::PAGE.len());
+        self.0
+            .give(core::ptr::NonNull::from(page).cast(), &|| vacant);
     }
 
     /// Sets `count` records aside. `vacant` is what the records of a new frame hold.

@@ -3,6 +3,9 @@
 //! A pool is a directory of directories of chunks; a chunk is one frame full of records. Pointers
 //! are written once, before any handle to their records exists, and never change while the pool
 //! lives.
+//!
+//! The index of a record is its chunk and its slot in the chunk, in bits of their own, so that
+//! finding it needs no division; a chunk that holds no power of two leaves indices out.
 
 use super::NoRecords;
 use crate::lock::{self, Mutex};
@@ -22,7 +25,9 @@ const DIRECTORIES: usize = 256;
 #[derive(Debug)]
 pub(crate) struct Owner(u32);
 
-/// A record and its place in the free list.
+/// A record and its place in the free list. In this order, so that a type can lay itself out by
+/// cache lines: eight bytes come before it.
+#[repr(C)]
 struct Record<T> {
     /// The next free record, index + 1; meaningful while this one is free.
     next: AtomicU32,
@@ -31,19 +36,13 @@ struct Record<T> {
     value: UnsafeCell<T>,
 }
 
-#[derive(Default)]
-struct FreeList {
-    /// The first free record, index + 1.
-    head: u32,
-    free: u32,
-    /// How many of the free ones are set aside.
-    reserved: u32,
-}
-
 /// Records of one type.
 pub(crate) struct Pool<M: Machine, T> {
     directories: [AtomicPtr<AtomicPtr<Record<T>>>; DIRECTORIES],
-    list: Mutex<M, FreeList, { lock::SLAB }>,
+    /// The first free record, index + 1; 0: there is none.
+    list: Mutex<M, u32, { lock::SLAB }>,
+    /// Free records that nobody has set aside. A record is in the list before it counts.
+    spare: AtomicU32,
     /// Chunks that are complete; records up to here may be reached.
     chunks: AtomicU32,
     /// Frames held: chunks and directories.
@@ -62,6 +61,8 @@ unsafe impl<M: Machine, T: Send> Send for Pool<M, T> {}
 impl<M: Machine, T> Pool<M, T> {
     /// Records in one frame.
     pub(crate) const PER_CHUNK: u32 = (M::PAGE.len() / size_of::<Record<T>>()) as u32;
+    /// Bits of an index that tell the slot.
+    const SLOT_BITS: u32 = Self::PER_CHUNK.next_power_of_two().trailing_zeros();
     /// Chunk pointers in one directory frame.
     const POINTERS: usize = M::PAGE.len() / size_of::<AtomicPtr<Record<T>>>();
 
@@ -69,11 +70,8 @@ impl<M: Machine, T> Pool<M, T> {
         assert!(Self::PER_CHUNK > 0, "a record must fit in a frame");
         Pool {
             directories: [const { AtomicPtr::new(ptr::null_mut()) }; DIRECTORIES],
-            list: Mutex::new(FreeList {
-                head: 0,
-                free: 0,
-                reserved: 0,
-            }),
+            list: Mutex::new(0),
+            spare: AtomicU32::new(0),
             chunks: AtomicU32::new(0),
             held: AtomicU32::new(0),
             owners: AtomicU32::new(1),
@@ -81,11 +79,23 @@ impl<M: Machine, T> Pool<M, T> {
         }
     }
 
+    /// The index of the record that is number `number` in the order of chunks.
+    #[inline]
+    pub(crate) fn index_of(number: u32) -> u32 {
+        ((number / Self::PER_CHUNK) << Self::SLOT_BITS) | (number % Self::PER_CHUNK)
+    }
+
     #[inline]
     fn record(&self, index: u32) -> &Record<T> {
-        let chunk = (index / Self::PER_CHUNK) as usize;
-        let slot = (index % Self::PER_CHUNK) as usize;
-        let directory = self.directories[chunk / Self::POINTERS].load(Ordering::Acquire);
+        let chunk = (index >> Self::SLOT_BITS) as usize;
+        let slot = index & ((1 << Self::SLOT_BITS) - 1);
+        assert!(slot < Self::PER_CHUNK, "a handle of another slab");
+        // Most pools need one directory: its address does not wait for the index.
+        let directory = if chunk < Self::POINTERS {
+            self.directories[0].load(Ordering::Acquire)
+        } else {
+            self.directories[chunk / Self::POINTERS].load(Ordering::Acquire)
+        };
         assert!(!directory.is_null(), "a handle of another slab");
         // SAFETY: a directory that is not null is a frame of `POINTERS` initialised pointers
         // (`directory`), kept for as long as `self` lives; the index is below `POINTERS`.
@@ -94,7 +104,7 @@ impl<M: Machine, T> Pool<M, T> {
         // SAFETY: a chunk that is not null is a frame of `PER_CHUNK` initialised records
         // (`add_chunk`), kept for as long as `self` lives; the slot is below `PER_CHUNK`. Only
         // shared references to a `Record` are ever made, its value being in a cell.
-        unsafe { &*chunk.add(slot) }
+        unsafe { &*chunk.add(slot as usize) }
     }
 
     /// The record's value, shared. Called by `Slab` alone, whose records have no owner.
@@ -180,29 +190,28 @@ impl<M: Machine, T> Pool<M, T> {
             return Err(NoRecords);
         }
         loop {
-            {
-                let mut list = self.list.lock();
-                if list.free - list.reserved >= count {
-                    list.reserved += count;
-                    return Ok(());
-                }
+            let less = |spare: u32| spare.checked_sub(count);
+            let taken = self
+                .spare
+                .fetch_update(Ordering::Acquire, Ordering::Relaxed, less);
+            if taken.is_ok() {
+                return Ok(());
             }
             self.grow(frames, vacant)?;
         }
     }
 
     pub(crate) fn unreserve(&self, count: u32) {
-        self.list.lock().reserved -= count;
+        self.spare.fetch_add(count, Ordering::Release);
     }
 
     /// Takes a record that was set aside; gives its index.
     pub(crate) fn take_reserved(&self) -> u32 {
-        let mut list = self.list.lock();
-        list.reserved -= 1;
-        list.free -= 1;
-        let index = list.head - 1;
-        list.head = self.record(index).next.load(Ordering::Relaxed);
         self.live.fetch_add(1, Ordering::Relaxed);
+        let mut head = self.list.lock();
+        // What was set aside is in the list.
+        let index = *head - 1;
+        *head = self.record(index).next.load(Ordering::Relaxed);
         index
     }
 
@@ -213,10 +222,12 @@ impl<M: Machine, T> Pool<M, T> {
     }
 
     fn push(&self, index: u32) {
-        let mut list = self.list.lock();
-        self.record(index).next.store(list.head, Ordering::Relaxed);
-        list.head = index + 1;
-        list.free += 1;
+        {
+            let mut head = self.list.lock();
+            self.record(index).next.store(*head, Ordering::Relaxed);
+            *head = index + 1;
+        }
+        self.spare.fetch_add(1, Ordering::Release);
     }
 
     fn grow(&self, frames: &Frames<M>, vacant: &dyn Fn() -> T) -> Result<(), NoRecords> {
@@ -241,6 +252,19 @@ impl<M: Machine, T> Pool<M, T> {
                 frames.free(second);
             }
         }
+    }
+
+    /// Makes `memory`, a page that is no frame and lives as long as the program, the next chunk or
+    /// the directory that the next chunk needs, and its records free.
+    pub(crate) fn give(&self, memory: NonNull<u8>, vacant: &dyn Fn() -> T) {
+        match self.add_chunk(memory, vacant) {
+            Some(first) => (first..first + Self::PER_CHUNK)
+                .rev()
+                .for_each(|index| self.push(index)),
+            None if !self.add_directory(memory) => return,
+            None => {}
+        }
+        self.held.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// The directory that the next chunk goes in; `None` when the pool is full.
@@ -295,13 +319,14 @@ impl<M: Machine, T> Pool<M, T> {
             .store(records, Ordering::Release);
         self.chunks.store(chunk + 1, Ordering::Release);
         self.held.fetch_add(1, Ordering::Relaxed);
-        Some(chunk * Self::PER_CHUNK)
+        Some(chunk << Self::SLOT_BITS)
     }
 
     pub(crate) fn live(&self) -> u32 {
         self.live.load(Ordering::Relaxed)
     }
 
+    /// Records that were ever made; their numbers are those below.
     pub(crate) fn len(&self) -> u32 {
         self.chunks.load(Ordering::Acquire) * Self::PER_CHUNK
     }

@@ -8,6 +8,7 @@
 
 pub mod model;
 pub mod op;
+pub mod scripted;
 
 use bsdvm::{
     Config, Mapping, ObjectId, PageBytes, Pager, PagerError, PagerOps, Placement, Prot, Space,

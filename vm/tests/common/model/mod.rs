@@ -162,6 +162,16 @@ impl World {
         }
     }
 
+    /// Whether it is open what an access to a page gives: the page is behind the end of its file,
+    /// or a copy that a wiring made before it failed.
+    fn is_open(&self, space: usize, page: u64) -> bool {
+        let page = self.flat_ref(space).get(&page);
+        page.is_some_and(|page| {
+            let content = page.cell.borrow();
+            matches!(*content, Content::Either { .. }) && self.beyond(&content)
+        })
+    }
+
     /// Whether a word lies behind the end of the file that its page shows.
     fn behind_end(&self, space: usize, page: u64, place: usize) -> bool {
         let Some(page) = self.flat_ref(space).get(&page) else {
@@ -319,6 +329,7 @@ impl World {
                 }
             }
             Op::Discard { first, len, .. } => self.discard(s, first, len, may_fail),
+            Op::Wire { first, len, .. } if (first..first + len).any(|p| self.is_open(s, p)) => {}
             Op::Wire { first, len, .. } => self.wire(s, first, len, may_fail),
             Op::Unwire { first, len, .. } => self.unwire(s, first, len, may_fail),
             Op::Move {
@@ -337,6 +348,7 @@ impl World {
             // that has a test of its own.
             Op::Write { page, place, .. } | Op::Store { page, place, .. }
                 if self.behind_end(s, page, place % 4) => {}
+            Op::Read { page, .. } | Op::Load { page, .. } if self.is_open(s, page) => {}
             Op::Write {
                 page, place, value, ..
             } => {
