@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{bsdvm, busybox, guest, status, text};
+use common::{bsdvm, busybox, guest, native, status, text};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -175,4 +175,46 @@ fn only_the_greedy_one_of_several_is_killed() {
         text(&output.stderr)
     );
     assert_eq!(status(&output), 0);
+}
+
+/// A host that refuses us one call, by number: what the line has to name.
+const REFUSALS: [(&str, &str); 5] = [
+    ("317", "seccomp(SECCOMP_SET_MODE_FILTER)"),
+    ("157", "prctl(PR_SET_NO_NEW_PRIVS)"),
+    ("322", "execveat"),
+    ("56", "clone"),
+    ("302", "prlimit64"),
+];
+
+#[test]
+fn a_host_without_the_rights_that_we_need_is_named() {
+    let deny = guest("deny");
+    let deny = deny.to_str().unwrap();
+    let run = env!("CARGO_BIN_EXE_bsdvm");
+    for (number, named) in REFUSALS {
+        let output = native(&[deny, number, run, "run", "--", "/bin/true"]);
+        refused(&output, 125, named);
+        assert!(text(&output.stderr).contains(named), "call {number}");
+    }
+    // Without memfd_create there is a way around it.
+    let output = native(&[deny, "319", run, "run", "--", "/bin/true"]);
+    assert_eq!((text(&output.stderr).as_str(), status(&output)), ("", 0));
+}
+
+#[test]
+fn limits_that_are_too_small_are_named() {
+    let run = env!("CARGO_BIN_EXE_bsdvm");
+    let output = native(&["prlimit", "--as=300000000", run, "run", "--", "/bin/true"]);
+    refused(&output, 125, "address space");
+    assert!(text(&output.stderr).contains("ulimit -v"));
+    let output = native(&["prlimit", "--nofile=5", run, "run", "--", "/bin/true"]);
+    refused(&output, 125, "open files");
+}
+
+#[test]
+fn a_mapping_beyond_all_memory_is_refused_and_the_program_goes_on() {
+    let acts = guest("acts");
+    let output = bsdvm(&[], &[acts.to_str().unwrap(), "huge"]);
+    assert_eq!(text(&output.stdout), "Cannot allocate memory\nstill here\n");
+    assert_eq!((text(&output.stderr).as_str(), status(&output)), ("", 0));
 }

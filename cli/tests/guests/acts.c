@@ -1,5 +1,6 @@
 /* One act each, by name. */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,6 +26,12 @@ int main(int c, char **v) {
         char *p = mmap(0, n ? n : 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (p == MAP_FAILED) return 3;
         for (size_t i = 0; i < n; i += 4096) p[i] = 1;
+        return 0;
+    }
+    if (is(v, "huge")) {
+        if (mmap(0, 1ul << 60, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED)
+            puts(strerror(errno));
+        puts("still here");
         return 0;
     }
     if (is(v, "jump")) ((void (*)(void))0)();
