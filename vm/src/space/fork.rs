@@ -139,9 +139,7 @@ impl<'v, M: Machine> Space<'v, M> {
             let Some(object) = entry.object else { continue };
             // Others write to a shared object directly, so copying on write would not do.
             let copied = entry.inherit == Inherit::Copy
-                && (entry.wired > 0
-                    || !entry.is_private()
-                    || vm.chain_length(object) >= MAX_CHAIN);
+                && (entry.wired > 0 || !entry.is_private() || vm.chain_length(object) >= MAX_CHAIN);
             if !copied {
                 continue;
             }

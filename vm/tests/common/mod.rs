@@ -21,6 +21,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 pub type TestVm = Vm<Sim<12>>;
 pub const PAGE: u64 = 4096;
 
+/// What a test runs in the middle of a transfer at the given offset.
+pub type Hook = Box<dyn FnMut(u64) + Send>;
+
 /// Files in memory, by cookie.
 #[derive(Default)]
 pub struct Files {
@@ -31,8 +34,8 @@ pub struct Files {
     pub puts: AtomicU64,
     pub closed: AtomicU64,
     /// Called at the start of each get and put: a test's hook for scripted interleavings.
-    pub on_get: Mutex<Option<Box<dyn FnMut(u64) + Send>>>,
-    pub on_put: Mutex<Option<Box<dyn FnMut(u64) + Send>>>,
+    pub on_get: Mutex<Option<Hook>>,
+    pub on_put: Mutex<Option<Hook>>,
 }
 
 impl Files {
