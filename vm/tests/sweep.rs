@@ -51,11 +51,7 @@ impl Scene {
             s.map(count * PAGE, Placement::At(at(first)), what).unwrap();
         };
         map(10, 4, Mapping::object(file, 0, Sharing::Private, Prot::RW));
-        map(
-            16,
-            4,
-            Mapping::object(file, PAGE * 2, Sharing::Shared, Prot::RW),
-        );
+        map(16, 4, Mapping::object(file, PAGE * 2, Sharing::Shared, Prot::RW));
         put(s, 11, 7);
         put(s, 17, 9);
         anon(s, 24, 4);
@@ -187,11 +183,7 @@ fn sweep<T, E: Short + std::fmt::Debug>(
         if let Err(e) = &result {
             assert!(fired && e.is_short(), "{name}, allocation {n}: {e:?}");
             failures += 1;
-            same(
-                &scene.portrait(),
-                &before,
-                &format!("{name}, allocation {n}"),
-            );
+            same(&scene.portrait(), &before, &format!("{name}, allocation {n}"));
         }
         scene.end();
         if !fired {
@@ -254,11 +246,8 @@ fn map_in_a_wired_space_fails_whole() {
         "map wired",
         |s| s.space().set_wire_future(true),
         |s| {
-            s.space().map(
-                PAGE * 3,
-                Placement::At(at(30)),
-                Mapping::anonymous(Prot::RW),
-            )
+            s.space()
+                .map(PAGE * 3, Placement::At(at(30)), Mapping::anonymous(Prot::RW))
         },
     );
 }
@@ -286,20 +275,17 @@ fn changes_of_entries_fail_whole() {
 #[test]
 fn move_fails_whole() {
     sweep("move", nothing, |s| {
-        s.space()
-            .move_(pages(2, 4), PAGE * 4, Placement::At(at(30)))
+        s.space().move_(pages(2, 4), PAGE * 4, Placement::At(at(30)))
     });
     sweep("move and grow", nothing, |s| {
-        s.space()
-            .move_(pages(2, 4), PAGE * 6, Placement::At(at(30)))
+        s.space().move_(pages(2, 4), PAGE * 6, Placement::At(at(30)))
     });
     sweep("move in place of others", nothing, |s| {
         s.space()
             .move_(pages(2, 4), PAGE * 3, Placement::Replace(at(11)))
     });
     sweep("move a file and grow", nothing, |s| {
-        s.space()
-            .move_(pages(10, 4), PAGE * 5, Placement::At(at(30)))
+        s.space().move_(pages(10, 4), PAGE * 5, Placement::At(at(30)))
     });
 }
 
@@ -353,10 +339,7 @@ fn a_fault_below_a_stack_keeps_what_was_there() {
         scene.vm.inject_failure(n);
         let done = scene.space().fault(at(55), Access::Write);
         scene.vm.inject_failure(0);
-        assert!(
-            matches!(done, Ok(_) | Err(FaultError::NoMemory)),
-            "{done:?}"
-        );
+        assert!(matches!(done, Ok(_) | Err(FaultError::NoMemory)), "{done:?}");
         check(&scene.vm);
         assert_eq!(get(scene.space(), 55), 0);
         assert_eq!(get(scene.space(), 1), 201);

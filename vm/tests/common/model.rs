@@ -89,125 +89,31 @@ pub enum Where {
 /// One random operation. Numbers are taken modulo what there is.
 #[derive(Clone, Debug)]
 pub enum Op {
-    Map {
-        space: usize,
-        len: u64,
-        place: Where,
-        what: What,
-        prot: u8,
-    },
-    Remove {
-        space: usize,
-        first: u64,
-        len: u64,
-    },
-    Protect {
-        space: usize,
-        first: u64,
-        len: u64,
-        prot: u8,
-    },
-    ProtectMax {
-        space: usize,
-        first: u64,
-        len: u64,
-        prot: u8,
-    },
-    Inherit {
-        space: usize,
-        first: u64,
-        len: u64,
-        inherit: u8,
-    },
-    Discard {
-        space: usize,
-        first: u64,
-        len: u64,
-    },
-    Wire {
-        space: usize,
-        first: u64,
-        len: u64,
-    },
-    Unwire {
-        space: usize,
-        first: u64,
-        len: u64,
-    },
-    Move {
-        space: usize,
-        first: u64,
-        len: u64,
-        new_len: u64,
-        place: Where,
-    },
-    Fork {
-        space: usize,
-    },
-    Exit {
-        space: usize,
-    },
+    Map { space: usize, len: u64, place: Where, what: What, prot: u8 },
+    Remove { space: usize, first: u64, len: u64 },
+    Protect { space: usize, first: u64, len: u64, prot: u8 },
+    ProtectMax { space: usize, first: u64, len: u64, prot: u8 },
+    Inherit { space: usize, first: u64, len: u64, inherit: u8 },
+    Discard { space: usize, first: u64, len: u64 },
+    Wire { space: usize, first: u64, len: u64 },
+    Unwire { space: usize, first: u64, len: u64 },
+    Move { space: usize, first: u64, len: u64, new_len: u64, place: Where },
+    Fork { space: usize },
+    Exit { space: usize },
     Create,
     /// Through the VM, as a system call does.
-    Write {
-        space: usize,
-        page: u64,
-        place: usize,
-        value: u64,
-    },
-    Read {
-        space: usize,
-        page: u64,
-        place: usize,
-    },
+    Write { space: usize, page: u64, place: usize, value: u64 },
+    Read { space: usize, page: u64, place: usize },
     /// Through the TLB of a processor, as a program does.
-    Store {
-        space: usize,
-        cpu: usize,
-        page: u64,
-        place: usize,
-        value: u64,
-    },
-    Load {
-        space: usize,
-        cpu: usize,
-        page: u64,
-        place: usize,
-    },
-    FileWrite {
-        file: usize,
-        page: u64,
-        place: usize,
-        value: u64,
-    },
-    FileRead {
-        file: usize,
-        page: u64,
-        place: usize,
-    },
-    Resize {
-        file: usize,
-        bytes: u64,
-    },
-    Clean {
-        space: usize,
-        first: u64,
-        len: u64,
-        invalidate: bool,
-    },
-    PageOut {
-        want: u32,
-    },
-    Drop {
-        space: usize,
-        first: u64,
-        len: u64,
-    },
-    Residency {
-        space: usize,
-        first: u64,
-        len: u64,
-    },
+    Store { space: usize, cpu: usize, page: u64, place: usize, value: u64 },
+    Load { space: usize, cpu: usize, page: u64, place: usize },
+    FileWrite { file: usize, page: u64, place: usize, value: u64 },
+    FileRead { file: usize, page: u64, place: usize },
+    Resize { file: usize, bytes: u64 },
+    Clean { space: usize, first: u64, len: u64, invalidate: bool },
+    PageOut { want: u32 },
+    Drop { space: usize, first: u64, len: u64 },
+    Residency { space: usize, first: u64, len: u64 },
 }
 
 /// A VM and the model of it.
@@ -368,7 +274,7 @@ impl World {
         self.apply(op, fail > 0);
         self.vm.inject_failure(0);
         check(&self.vm);
-        if self.step.is_multiple_of(16) {
+        if self.step % 16 == 0 {
             self.compare_all();
         }
     }
@@ -379,17 +285,10 @@ impl World {
             Op::PageOut { want } => {
                 self.vm.pageout_step(want);
             }
-            Op::FileWrite {
-                file,
-                page,
-                place,
-                value,
-            } => {
+            Op::FileWrite { file, page, place, value } => {
                 self.file_write(file % FILES, page, place, value, may_fail);
             }
-            Op::FileRead { file, page, place } => {
-                self.file_read(file % FILES, page, place, may_fail)
-            }
+            Op::FileRead { file, page, place } => self.file_read(file % FILES, page, place, may_fail),
             Op::Resize { file, bytes } => self.resize(file % FILES, bytes),
             _ => self.apply_to_space(op, may_fail),
         }
@@ -419,37 +318,19 @@ impl World {
         };
         let Some(s) = self.pick(number) else { return };
         match *op {
-            Op::Map {
-                len,
-                place,
-                what,
-                prot,
-                ..
-            } => self.map(s, len, place, what, prot_of(prot), may_fail),
+            Op::Map { len, place, what, prot, .. } => self.map(s, len, place, what, prot_of(prot), may_fail),
             Op::Remove { first, len, .. } => {
                 let r = self.vm.space(self.id(s)).remove(pages(first, len));
                 if settled(r, may_fail) {
                     self.flat(s).retain(|&p, _| p < first || p >= first + len);
                 }
             }
-            Op::Protect {
-                first, len, prot, ..
-            } => self.protect(s, first, len, prot_of(prot), false, may_fail),
-            Op::ProtectMax {
-                first, len, prot, ..
-            } => self.protect(s, first, len, prot_of(prot), true, may_fail),
-            Op::Inherit {
-                first,
-                len,
-                inherit,
-                ..
-            } => {
+            Op::Protect { first, len, prot, .. } => self.protect(s, first, len, prot_of(prot), false, may_fail),
+            Op::ProtectMax { first, len, prot, .. } => self.protect(s, first, len, prot_of(prot), true, may_fail),
+            Op::Inherit { first, len, inherit, .. } => {
                 let inherit = [Inherit::Share, Inherit::Copy, Inherit::None, Inherit::Zero]
                     [usize::from(inherit % 4)];
-                let r = self
-                    .vm
-                    .space(self.id(s))
-                    .inherit(pages(first, len), inherit);
+                let r = self.vm.space(self.id(s)).inherit(pages(first, len), inherit);
                 if settled(r, may_fail) {
                     for (_, page) in self.flat(s).range_mut(first..first + len) {
                         page.inherit = inherit;
@@ -459,13 +340,7 @@ impl World {
             Op::Discard { first, len, .. } => self.discard(s, first, len, may_fail),
             Op::Wire { first, len, .. } => self.wire(s, first, len, may_fail),
             Op::Unwire { first, len, .. } => self.unwire(s, first, len, may_fail),
-            Op::Move {
-                first,
-                len,
-                new_len,
-                place,
-                ..
-            } => self.move_(s, first, len, new_len, place, may_fail),
+            Op::Move { first, len, new_len, place, .. } => self.move_(s, first, len, new_len, place, may_fail),
             Op::Fork { .. } => self.fork(s, may_fail),
             Op::Exit { .. } => {
                 let (id, _) = self.spaces[s].take().unwrap();
@@ -475,9 +350,7 @@ impl World {
             // that has a test of its own.
             Op::Write { page, place, .. } | Op::Store { page, place, .. }
                 if self.behind_end(s, page, place % 4) => {}
-            Op::Write {
-                page, place, value, ..
-            } => {
+            Op::Write { page, place, value, .. } => {
                 let va = VirtAddr(at(page).0 + PLACES[place % 4]);
                 let r = self.vm.space(self.id(s)).write(va, &value.to_le_bytes());
                 let expected = self.expect(s, page, Access::Write);
@@ -494,13 +367,7 @@ impl World {
                     self.compare_word(s, page, place % 4, u64::from_le_bytes(bytes));
                 }
             }
-            Op::Store {
-                cpu,
-                page,
-                place,
-                value,
-                ..
-            } => {
+            Op::Store { cpu, page, place, value, .. } => {
                 let va = VirtAddr(at(page).0 + PLACES[place % 4]);
                 let r = touch(&self.vm, self.id(s), cpu % 2, va, Some(value));
                 let expected = self.expect(s, page, Access::Write);
@@ -508,9 +375,7 @@ impl World {
                     self.model_write(s, page, place % 4, value);
                 }
             }
-            Op::Load {
-                cpu, page, place, ..
-            } => {
+            Op::Load { cpu, page, place, .. } => {
                 let va = VirtAddr(at(page).0 + PLACES[place % 4]);
                 let r = touch(&self.vm, self.id(s), cpu % 2, va, None);
                 let expected = self.expect(s, page, Access::Read);
@@ -518,29 +383,15 @@ impl World {
                     self.compare_word(s, page, place % 4, r.unwrap());
                 }
             }
-            Op::Clean {
-                first,
-                len,
-                invalidate,
-                ..
-            } => {
-                let r = self
-                    .vm
-                    .space(self.id(s))
-                    .clean(pages(first, len), invalidate);
+            Op::Clean { first, len, invalidate, .. } => {
+                let r = self.vm.space(self.id(s)).clean(pages(first, len), invalidate);
                 let hole = !self.covered(s, first, len);
                 assert_eq!(r, if hole { Err(MapError::Hole) } else { Ok(()) });
             }
-            Op::Drop { first, len, .. } => self
-                .vm
-                .space(self.id(s))
-                .drop_translations(pages(first, len)),
+            Op::Drop { first, len, .. } => self.vm.space(self.id(s)).drop_translations(pages(first, len)),
             Op::Residency { first, len, .. } => {
                 let mut told = 0;
-                let r = self
-                    .vm
-                    .space(self.id(s))
-                    .residency(pages(first, len), &mut |_, _| told += 1);
+                let r = self.vm.space(self.id(s)).residency(pages(first, len), &mut |_, _| told += 1);
                 if self.covered(s, first, len) {
                     assert_eq!((r, told), (Ok(()), len));
                 } else {
@@ -612,32 +463,25 @@ impl World {
                 },
                 Sharing::Shared,
             ),
-            What::FilePrivate { file, from } => (
-                self.file_mapping(file, from, Sharing::Private, prot),
-                Sharing::Private,
-            ),
-            What::FileShared { file, from } => (
-                self.file_mapping(file, from, Sharing::Shared, prot),
-                Sharing::Shared,
-            ),
+            What::FilePrivate { file, from } => {
+                (self.file_mapping(file, from, Sharing::Private, prot), Sharing::Private)
+            }
+            What::FileShared { file, from } => {
+                (self.file_mapping(file, from, Sharing::Shared, prot), Sharing::Shared)
+            }
         };
-        let r = self
-            .vm
-            .space(self.id(s))
-            .map(len * PAGE, placement, mapping);
+        let r = self.vm.space(self.id(s)).map(len * PAGE, placement, mapping);
         let Some(first) = settled_place(r, expected, may_fail) else {
             return;
         };
         for i in 0..len {
             let content = match what {
                 What::Anonymous | What::AnonymousShared => Content::Words([0; 4]),
-                What::FilePrivate { file, from } | What::FileShared { file, from } => {
-                    Content::File {
-                        file: file % FILES,
-                        index: (from + i).min(FILE_PAGES - 1),
-                        shared: sharing == Sharing::Shared,
-                    }
-                }
+                What::FilePrivate { file, from } | What::FileShared { file, from } => Content::File {
+                    file: file % FILES,
+                    index: (from + i).min(FILE_PAGES - 1),
+                    shared: sharing == Sharing::Shared,
+                },
             };
             let page = Page {
                 prot,
@@ -688,10 +532,7 @@ impl World {
 
     fn discard(&mut self, s: usize, first: u64, len: u64, may_fail: bool) {
         let r = self.vm.space(self.id(s)).discard(pages(first, len));
-        let wired = self
-            .flat_ref(s)
-            .range(first..first + len)
-            .any(|(_, p)| p.wired);
+        let wired = self.flat_ref(s).range(first..first + len).any(|(_, p)| p.wired);
         if wired {
             return assert!(
                 r == Err(MapError::Wired) || (may_fail && r == Err(MapError::NoMemory)),
@@ -761,17 +602,14 @@ impl World {
             .collect();
         for (_, c) in copies {
             let content = c.borrow().clone();
-            if let Content::File { file, index, .. } | Content::Either { file, index, .. } = content
-            {
+            if let Content::File { file, index, .. } | Content::Either { file, index, .. } = content {
                 if self.beyond(&content) {
                     continue;
                 }
                 let words = self.words(&content);
                 let was_either = matches!(content, Content::Either { .. });
                 *c.borrow_mut() = match (r, content) {
-                    (_, Content::Either { words, .. }) if was_either => {
-                        Content::Either { file, index, words }
-                    }
+                    (_, Content::Either { words, .. }) if was_either => Content::Either { file, index, words },
                     (Ok(()), _) => Content::Words(words),
                     _ => Content::Either { file, index, words },
                 };
@@ -799,25 +637,21 @@ impl World {
         }
     }
 
-    fn move_(
-        &mut self,
-        s: usize,
-        first: u64,
-        len: u64,
-        new_len: u64,
-        place: Where,
-        may_fail: bool,
-    ) {
+    fn move_(&mut self, s: usize, first: u64, len: u64, new_len: u64, place: Where, may_fail: bool) {
         // Growth is of plain private memory alone: what follows the rest is tested elsewhere.
-        let plain = self.flat_ref(s).get(&(first + len - 1)).is_some_and(|p| {
-            p.sharing == Sharing::Private
-                && !p.wired
-                && matches!(*p.cell.borrow(), Content::Words(_))
-        }) && self
-            .vm
-            .space(self.id(s))
-            .entry(at(first + len - 1))
-            .is_some_and(|i| i.file.is_none());
+        let plain = self
+            .flat_ref(s)
+            .get(&(first + len - 1))
+            .is_some_and(|p| {
+                p.sharing == Sharing::Private
+                    && !p.wired
+                    && matches!(*p.cell.borrow(), Content::Words(_))
+            })
+            && self
+                .vm
+                .space(self.id(s))
+                .entry(at(first + len - 1))
+                .is_some_and(|i| i.file.is_none());
         let new_len = if plain { new_len } else { new_len.min(len) };
         let (placement, expected) = self.place(s, new_len, place);
         let r = self
@@ -839,9 +673,7 @@ impl World {
             return;
         };
         let flat = self.flat(s);
-        let moved: Vec<Page> = (first..first + len)
-            .map(|p| flat.remove(&p).unwrap())
-            .collect();
+        let moved: Vec<Page> = (first..first + len).map(|p| flat.remove(&p).unwrap()).collect();
         for p in to..to + new_len {
             flat.remove(&p);
         }
@@ -986,13 +818,7 @@ impl World {
                 };
                 let info = info.unwrap_or_else(|| panic!("page {p} should be mapped"));
                 assert_eq!(
-                    (
-                        info.prot,
-                        info.max_prot,
-                        info.inherit,
-                        info.sharing,
-                        info.user_wired
-                    ),
+                    (info.prot, info.max_prot, info.inherit, info.sharing, info.user_wired),
                     (page.prot, page.max, page.inherit, page.sharing, page.wired),
                     "page {p}"
                 );
