@@ -274,7 +274,7 @@ impl World {
         self.apply(op, fail > 0);
         self.vm.inject_failure(0);
         check(&self.vm);
-        if self.step % 16 == 0 {
+        if self.step.is_multiple_of(16) {
             self.compare_all();
         }
     }
