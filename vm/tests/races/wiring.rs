@@ -90,28 +90,3 @@ fn a_wiring_that_fails_half_way_leaves_nobody_wired() {
     );
     s.end(&[space], &[file]);
 }
-
-#[test]
-#[ignore = "a page that comes later is wired once, by whoever touches it first"]
-fn a_page_that_comes_later_is_wired_for_everybody_who_wired_the_range() {
-    let s = Stage::new(256);
-    let file = s.file(1);
-    let (one, two) = (s.space(), s.space());
-    for space in [one, two] {
-        map(
-            space,
-            0,
-            1,
-            Mapping::object(file, 0, Sharing::Shared, Prot::RW),
-        );
-        space.wire(pages(0, 1)).unwrap();
-    }
-    s.vm.object(file).set_size(0).unwrap();
-    s.vm.object(file).set_size(PAGE).unwrap();
-    assert_eq!((get(one, 0), get(two, 0)), (word(0), word(0)));
-    one.unwire(pages(0, 1)).unwrap();
-    s.page_out_all();
-    assert!(is_resident(two, 0), "it is still wired here");
-    check(s.vm);
-    s.end(&[one, two], &[file]);
-}
