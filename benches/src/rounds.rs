@@ -92,7 +92,7 @@ impl Random {
 
     /// The next number.
     #[inline]
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -102,7 +102,7 @@ impl Random {
     /// A number below `bound`, which is below 2^32.
     #[inline]
     pub fn below(&mut self, bound: usize) -> usize {
-        ((self.next() >> 32) * bound as u64 >> 32) as usize
+        (((self.draw() >> 32) * bound as u64) >> 32) as usize
     }
 
     /// Puts `items` in another order.

@@ -82,7 +82,7 @@ impl<M: Machine, T> Pool<M, T> {
     /// The index of the record that is number `number` in the order of chunks.
     #[inline]
     pub(crate) fn index_of(number: u32) -> u32 {
-        (number / Self::PER_CHUNK) << Self::SLOT_BITS | number % Self::PER_CHUNK
+        ((number / Self::PER_CHUNK) << Self::SLOT_BITS) | (number % Self::PER_CHUNK)
     }
 
     #[inline]

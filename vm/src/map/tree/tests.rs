@@ -90,7 +90,10 @@ impl Both {
         assert_eq!(self.tree.len(), self.naive.len() as u64);
         let first = self.tree.first(&self.vm.map_nodes).map(|f| f.start);
         assert_eq!(first, self.naive.keys().next().copied());
-        for at in (0..SPAN * PAGE).step_by(PAGE as usize / 2).chain([u64::MAX]) {
+        for at in (0..SPAN * PAGE)
+            .step_by(PAGE as usize / 2)
+            .chain([u64::MAX])
+        {
             let found = self.tree.floor(&self.vm.map_nodes, at);
             assert_eq!(found, self.floor(at), "{at:#x}");
         }
