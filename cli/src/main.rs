@@ -1,5 +1,6 @@
 //! The `bsdvm` command. One file for each verb; this one takes the command line apart.
 
+mod interrupt;
 mod lookup;
 mod run;
 mod size;

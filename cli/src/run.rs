@@ -1,5 +1,6 @@
 //! `bsdvm run`: choose a machine, put the parts together, run one program.
 
+use crate::interrupt;
 use crate::lookup::{self, NotFound};
 use crate::size::{self, Size};
 use crate::stats;
@@ -92,9 +93,10 @@ fn attempt(args: &RunArgs) -> Result<u8, Failure> {
         args: args.command.iter().map(|a| a.as_bytes().to_vec()).collect(),
         env: environment(),
     };
-    let status = linux
-        .run(program)
-        .map_err(|e| start_failure(linux, &shown, e))?;
+    interrupt::pass_on(linux);
+    let status = linux.run(program);
+    interrupt::ended();
+    let status = status.map_err(|e| start_failure(linux, &shown, e))?;
     report(args, linux);
     if args.check {
         check(linux)?;

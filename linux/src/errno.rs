@@ -63,6 +63,7 @@ numbers!(
     EOVERFLOW,
     EPERM,
     EPIPE,
+    EPROTONOSUPPORT,
     ERANGE,
     EROFS,
     ESPIPE,

@@ -76,6 +76,8 @@ pub mod rank {
     pub const FILE: u8 = 12;
     /// A pipe's buffer.
     pub const PIPE: u8 = 13;
+    /// Who polls on files of both kinds.
+    pub const POLLERS: u8 = 14;
     /// The table of inodes that have pages.
     pub const INODES: u8 = 15;
     /// The table of futex waiters.

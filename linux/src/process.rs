@@ -15,7 +15,7 @@ use crate::{Lock, rank};
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use linux_raw_sys::general as abi;
 
 /// How a program ended.
@@ -65,6 +65,8 @@ pub(crate) struct Process<P: Platform> {
     pub(crate) pid: u32,
     pub(crate) shared: Lock<P, Shared<P>, { rank::PROCESS }>,
     pub(crate) signals: Lock<P, ProcessSignals, { rank::SIGNALS }>,
+    /// The nice value.
+    pub(crate) nice: AtomicI32,
     pub(crate) timer: Lock<P, Timer, { rank::TIMER }>,
     /// The whole process is to end; its record says how.
     pub(crate) ending: AtomicBool,
@@ -84,6 +86,7 @@ impl<P: Platform> Process<P> {
             pid,
             shared: Lock::<P, _, { rank::PROCESS }>::new(shared),
             signals: Lock::<P, _, { rank::SIGNALS }>::new(signals),
+            nice: AtomicI32::new(0),
             timer: Lock::<P, _, { rank::TIMER }>::new(Timer::default()),
             ending: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
@@ -135,7 +138,10 @@ impl<P: Platform> Process<P> {
         };
         drop(shared);
         let signals = self.signals.lock().forked();
-        Process::with(pid, copy, signals)
+        let child = Process::with(pid, copy, signals);
+        let nice = self.nice.load(Ordering::Relaxed);
+        child.nice.store(nice, Ordering::Relaxed);
+        child
     }
 
     /// The process's space, unless it has ended.

@@ -5,8 +5,9 @@ use crate::exec::{self, ExecRequest};
 use crate::fs::inode::Inodes;
 use crate::fs::table::FdTable;
 use crate::futex::Futexes;
-use crate::platform::Platform;
+use crate::platform::{Kicker, Platform};
 use crate::process::{ExitStatus, Process, Processes};
+use crate::signal::SigInfo;
 use crate::syscall::CallTable;
 use crate::thread::{Task, Thread};
 use crate::{Lock, rank};
@@ -17,6 +18,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bsdvm::Vm;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use linux_raw_sys::general as abi;
 
 /// How the system behaves.
 #[derive(Clone, Debug, Default)]
@@ -54,6 +56,10 @@ pub struct Linux<P: Platform> {
     pub(crate) processes: Lock<P, Processes<P>, { rank::PROCESSES }>,
     /// The number of processes and threads that polled on something of ours.
     pub(crate) pollers: AtomicU32,
+    /// Those among them that wait for files of the host too: what rings their bells.
+    pub(crate) mixed: Lock<P, Vec<(u64, P::Kicker)>, { rank::POLLERS }>,
+    /// The foreground group of the terminal; 0 before one is set.
+    pub(crate) foreground: AtomicU32,
     ids: AtomicU64,
     pub(crate) last_map: Lock<P, Option<String>, { rank::PROCESS }>,
 }
@@ -71,6 +77,8 @@ impl<P: Platform> Linux<P> {
             futexes: Futexes::new(),
             processes: Lock::<P, _, { rank::PROCESSES }>::new(Processes::new()),
             pollers: AtomicU32::new(0),
+            mixed: Lock::<P, _, { rank::POLLERS }>::new(Vec::new()),
+            foreground: AtomicU32::new(0),
             ids: AtomicU64::new(1),
             last_map: Lock::<P, _, { rank::PROCESS }>::new(None),
         }))
@@ -100,6 +108,23 @@ impl<P: Platform> Linux<P> {
         task.supervise();
         self.end_all();
         Ok(self.collect(pid))
+    }
+
+    /// Passes on a signal that the runner got: what a terminal sends to its foreground group
+    /// (`SIGINT`, `SIGQUIT`), anything else to the main program.
+    ///
+    /// Errors: [`Errno::ESRCH`] while nobody runs who could get it.
+    pub fn pass_signal(&self, signal: u32) -> Result<(), Errno> {
+        let info = SigInfo::sent(signal, abi::SI_USER as i32, 0, self.platform.identity().uid);
+        let main = crate::process::INIT + 1;
+        if !matches!(signal, abi::SIGINT | abi::SIGQUIT) {
+            return self.signal_process(main, info);
+        }
+        let group = match self.foreground.load(Ordering::SeqCst) {
+            0 => self.processes.lock().get(main).map_or(0, |r| r.pgid),
+            set => set,
+        };
+        self.signal_many(info, |record| record.pgid == group)
     }
 
     /// The map of the main program as it was when it ended, if [`Options::keep_map`] was set.
@@ -146,6 +171,10 @@ impl<P: Platform> Linux<P> {
     pub(crate) fn wake_pollers(&self) {
         if self.pollers.load(Ordering::SeqCst) > 0 {
             self.wake(crate::blocking::poll_channel());
+            let mixed = self.mixed.lock().clone();
+            for (_, kicker) in mixed {
+                kicker.kick();
+            }
         }
     }
 }

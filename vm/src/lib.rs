@@ -101,6 +101,7 @@ pub use space::{Space, SpaceError, SpaceId, UserError};
 use charge::Charge;
 use map::Entry;
 use object::ObjectRec;
+use object::limbo::Flushes;
 use object::radix;
 use page::rmap::Rmap;
 use page::{Frames, Queues};
@@ -110,10 +111,14 @@ use slab::{Arena, Slab};
 use space::SpaceRec;
 
 /// What a VM is made with.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Config {
     /// Use this many of the machine's frames at most; all of them when `None`.
     pub frame_limit: Option<u32>,
+    /// Memory for the first entries and tree nodes of maps, so that a kernel's own map can be
+    /// filled before frames are to be had (E01). Whole pages of it are used; eight are enough for
+    /// some fifty entries. May be empty.
+    pub early: &'static mut [u8],
 }
 
 /// Why a VM could not be made.
@@ -139,6 +144,7 @@ pub struct Vm<M: Machine> {
     pub(crate) frames: Frames<M>,
     pub(crate) queues: Queues<M>,
     pub(crate) rmap: Rmap<M>,
+    pub(crate) flushes: Flushes,
     pub(crate) objects: Slab<M, ObjectRec<M>>,
     pub(crate) spaces: Slab<M, SpaceRec<M>>,
     pub(crate) entries: Arena<M, Entry>,
@@ -158,6 +164,7 @@ impl<M: Machine> Vm<M> {
             frames: Frames::new(machine),
             queues: Queues::new(),
             rmap: Rmap::new(),
+            flushes: Flushes::new(),
             objects: Slab::new(),
             spaces: Slab::new(),
             entries: Arena::new(),
@@ -172,7 +179,23 @@ impl<M: Machine> Vm<M> {
         {
             return Err(BootError::NoMemory);
         }
+        vm.take_early(config.early);
         Ok(vm)
+    }
+
+    /// Gives early memory to the slabs of maps: a directory each, then six pages of tree nodes for
+    /// each of entries, as one change of a map may need as many.
+    fn take_early(&self, memory: &'static mut [u8]) {
+        let size = M::PAGE.len();
+        let skip = memory.as_ptr().align_offset(size).min(memory.len());
+        let pages = memory[skip..].chunks_exact_mut(size);
+        for (i, page) in pages.enumerate() {
+            match i {
+                0 => self.entries.give(page, Entry::VACANT),
+                i if i > 1 && i % 7 == 2 => self.entries.give(page, Entry::VACANT),
+                _ => self.map_nodes.give(page, map::tree::Node::EMPTY),
+            }
+        }
     }
 
     /// The machine below.

@@ -4,12 +4,13 @@
 mod common;
 
 use bsdvm::{
-    Access, Backing, FaultError, Faulted, Inherit, MapError, Mapping, ObjectError, Placement, Prot,
-    Sharing, Space, SpaceError, VirtAddr, VirtRange,
+    Access, FaultError, Faulted, Inherit, MapError, Mapping, Placement, Prot, Sharing, Space,
+    VirtAddr, VirtRange,
 };
 use bsdvm_sim::Sim;
 use common::{
-    Files, MemorySwap, PAGE, anon, at, check, check_empty, get, pages, put, space, touch, vm,
+    Files, MemorySwap, PAGE, anon, at, check, check_empty, get, map_at, pages, put, space, touch,
+    vm,
 };
 use std::sync::atomic::Ordering;
 
@@ -29,15 +30,6 @@ fn draw(space: Space<'_, Sim<12>>, count: u64) -> String {
         }
     }
     text
-}
-
-fn map_at(
-    s: Space<'_, Sim<12>>,
-    first: u64,
-    count: u64,
-    what: Mapping,
-) -> Result<VirtAddr, MapError> {
-    s.map(count * PAGE, Placement::At(at(first)), what)
 }
 
 #[test]
@@ -122,7 +114,7 @@ fn m03_bounds_and_overlap_have_their_own_errors() {
         s.map(PAGE, Placement::Replace(odd), rw),
         Err(MapError::InvalidAddress)
     );
-    let top = VirtAddr(u64::MAX & !(PAGE - 1));
+    let top = VirtAddr(!(PAGE - 1));
     assert_eq!(
         s.map(2 * PAGE, Placement::At(top), rw),
         Err(MapError::InvalidAddress)
@@ -257,7 +249,7 @@ fn m07_protect_is_all_or_nothing() {
     assert_eq!(s.entry(at(0)).unwrap().prot, Prot::RW);
     // Holes are skipped, the range is cut to the map.
     s.protect(pages(0, 100), Prot::READ).unwrap();
-    assert_eq!(draw(s, 9), "AA..BBCB.".replace("CB", "CD"));
+    assert_eq!(draw(s, 9), "AA..BBCD.");
     assert_eq!(
         s.write(at(4), &[1]).unwrap_err().why,
         FaultError::Protection
@@ -473,10 +465,7 @@ fn m13_discard_brings_no_older_data_back() {
     assert_eq!(get(s, 18), 23, "shared memory keeps what was written");
     assert_eq!((get(child, 1), get(child, 9)), (11, 12));
     child.discard(pages(1, 1)).unwrap();
-    assert_eq!(
-        (get(child, 1), draw(child, 5)),
-        (0, "ABCC.".replace("CC", "CC"))
-    );
+    assert_eq!((get(child, 1), draw(child, 5)), (0, "ABCC.".into()));
     child.release();
     assert_eq!(get(s, 1), 0);
     s.release();
@@ -659,114 +648,6 @@ fn w05_a_wired_page_is_copied_at_fork() {
 }
 
 #[test]
-fn s02_contents_go_with_the_last_reference_and_the_rest_with_the_last_hold() {
-    let vm = vm(1000);
-    let s = space(&vm, 32);
-    anon(s, 0, 4);
-    put(s, 0, 1);
-    s.reference();
-    s.release();
-    assert_eq!((s.references(), get(s, 0)), (1, 1));
-    s.hold();
-    s.release_exit();
-    assert_eq!(
-        (s.references(), s.entries(), vm.counters().objects),
-        (0, 0, 0)
-    );
-    assert_eq!(vm.counters().spaces, 1);
-    assert_eq!(
-        map_at(s, 0, 1, Mapping::anonymous(Prot::RW)),
-        Err(MapError::Exiting)
-    );
-    assert_eq!(
-        s.fault(at(0), Access::Read),
-        Err(FaultError::InvalidAddress)
-    );
-    check(&vm);
-    s.unhold();
-    assert_eq!(vm.counters().spaces, 1);
-    s.unhold();
-    check_empty(&vm);
-}
-
-#[test]
-fn s08_a_stack_keeps_its_room() {
-    let vm = vm(1000);
-    let s = space(&vm, 64);
-    anon(s, 2, 2);
-    for (top, max, error) in [
-        (at(64), 61 * PAGE, MapError::Overlap),
-        (at(65), 4 * PAGE, MapError::InvalidAddress),
-        (VirtAddr(at(60).0 + 1), PAGE, MapError::InvalidAddress),
-        (at(60), 0, MapError::InvalidAddress),
-        (at(60), u64::MAX, MapError::InvalidAddress),
-        (at(1), 4 * PAGE, MapError::InvalidAddress),
-    ] {
-        assert_eq!(s.stack(top, max, PAGE, Prot::RW), Err(error));
-    }
-    assert_eq!(
-        s.stack(at(64), 16 * PAGE + 1, PAGE, Prot::RW),
-        Ok(pages(63, 1))
-    );
-    let info = s.entry(at(63)).unwrap();
-    assert_eq!((info.stack, info.stack_reserve), (true, 16 * PAGE));
-    // Larger than its room: all of it at once.
-    assert_eq!(
-        s.stack(at(40), 2 * PAGE, 9 * PAGE, Prot::RW),
-        Ok(pages(38, 2))
-    );
-    s.release();
-    check_empty(&vm);
-}
-
-#[test]
-fn s09_a_stack_grows_on_faults_and_keeps_what_it_is() {
-    let vm = vm(1000);
-    let s = space(&vm, 128);
-    s.stack(at(128), 100 * PAGE, PAGE, Prot::RW).unwrap();
-    assert_eq!(touch(&vm, s.id(), 0, at(126), Some(5)), Ok(5));
-    let info = s.entry(at(126)).unwrap();
-    assert_eq!(
-        (info.range, info.stack, info.prot),
-        (pages(95, 33), true, Prot::RW)
-    );
-    assert_eq!(info.stack_reserve, (100 - 33) * PAGE);
-    put(s, 30, 6);
-    assert_eq!(s.entry(at(30)).unwrap().range.start(), at(30));
-    assert!(!s.grow_stack(at(27)).unwrap(), "beyond its room");
-    assert!(s.grow_stack(at(40)).unwrap(), "nothing is to grow");
-    put(s, 28, 7);
-    assert_eq!(
-        s.write(at(27), &[1]).unwrap_err().why,
-        FaultError::InvalidAddress
-    );
-    assert_eq!(s.entry(at(28)).unwrap().stack_reserve, 0);
-    s.release();
-    check_empty(&vm);
-}
-
-#[test]
-fn s09_a_neighbour_in_the_way_stops_a_stack() {
-    let vm = vm(1000);
-    let s = space(&vm, 64);
-    s.stack(at(64), 40 * PAGE, PAGE, Prot::RW).unwrap();
-    anon(s, 50, 2);
-    put(s, 55, 1);
-    assert_eq!(
-        s.entry(at(55)).unwrap().range,
-        pages(52, 12),
-        "up to the neighbour"
-    );
-    assert_eq!(get(s, 50), 0);
-    assert_eq!(
-        s.write(at(49), &[1]).unwrap_err().why,
-        FaultError::InvalidAddress
-    );
-    s.release();
-    check_empty(&vm);
-}
-
-#[test]
 fn moving_keeps_contents_and_growing_adds_zeroes() {
     let vm = vm(1000);
     let s = space(&vm, 64);
@@ -891,254 +772,4 @@ fn extending_goes_on_with_what_is_there() {
     s.release();
     vm.object(file).release();
     check_empty(&vm);
-}
-
-#[test]
-fn o06_truncation_takes_pages_and_mappings() {
-    let vm = vm(1000);
-    let files = Files::leak();
-    for page in 0..4 {
-        files
-            .pages
-            .lock()
-            .unwrap()
-            .insert((0, page), vec![7; PAGE as usize]);
-    }
-    let file = vm.object_create(files.pager(0), 4 * PAGE).unwrap();
-    let s = space(&vm, 32);
-    map_at(s, 0, 4, Mapping::object(file, 0, Sharing::Shared, Prot::RW)).unwrap();
-    for page in 0..4 {
-        touch(&vm, s.id(), 0, at(page), None).unwrap();
-    }
-    vm.object(file).set_size(PAGE + 8).unwrap();
-    check(&vm);
-    assert_eq!(vm.object(file).size(), PAGE + 8);
-    assert_eq!(
-        touch(&vm, s.id(), 0, at(2), None),
-        Err(FaultError::BeyondEnd)
-    );
-    assert_eq!(
-        touch(&vm, s.id(), 0, at(1), None),
-        Ok(0x0707_0707_0707_0707)
-    );
-    assert_eq!(
-        touch(&vm, s.id(), 0, VirtAddr(at(1).0 + 8), None),
-        Ok(0),
-        "the rest is zero"
-    );
-    // What is written behind the end does not come to light when the file grows.
-    touch(&vm, s.id(), 0, VirtAddr(at(1).0 + 8), Some(99)).unwrap();
-    vm.object(file).set_size(3 * PAGE).unwrap();
-    assert_eq!(touch(&vm, s.id(), 0, VirtAddr(at(1).0 + 8), None), Ok(0));
-    assert_eq!(s.wire(pages(0, 4)), Err(MapError::BeyondEnd));
-    check(&vm);
-    let mut bytes = [0; 64];
-    assert_eq!(vm.object(file).read(3 * PAGE - 4, &mut bytes), Ok(4));
-    assert_eq!(vm.object(file).read(9 * PAGE, &mut bytes), Ok(0));
-    assert_eq!(vm.object(file).write(3 * PAGE - 4, &[1; 64]), Ok(4));
-    s.release();
-    vm.object(file).release();
-    check_empty(&vm);
-}
-
-#[test]
-fn o11_objects_are_read_and_written_coherently_with_mappings() {
-    let vm = vm(1000);
-    let object = vm.object_create_anonymous(4 * PAGE).unwrap();
-    let o = vm.object(object);
-    let s = space(&vm, 32);
-    map_at(
-        s,
-        0,
-        4,
-        Mapping::object(object, 0, Sharing::Shared, Prot::RW),
-    )
-    .unwrap();
-    map_at(
-        s,
-        8,
-        4,
-        Mapping::object(object, PAGE, Sharing::Shared, Prot::READ),
-    )
-    .unwrap();
-    assert_eq!(o.references(), 3);
-    let mut bytes = [1; 8];
-    assert_eq!(o.read(PAGE, &mut bytes), Ok(8));
-    assert_eq!(
-        (bytes, o.resident_pages()),
-        ([0; 8], 0),
-        "a hole is not filled by reading"
-    );
-    o.write(PAGE - 4, &[1, 2, 3, 4, 5, 6, 7, 8]).unwrap();
-    assert_eq!(get(s, 8), u64::from_le_bytes([5, 6, 7, 8, 0, 0, 0, 0]));
-    touch(&vm, s.id(), 0, at(1), Some(77)).unwrap();
-    o.read(PAGE, &mut bytes).unwrap();
-    assert_eq!(u64::from_le_bytes(bytes), 77);
-    assert!(o.reference());
-    o.release();
-    o.release();
-    assert_eq!(get(s, 1), 77, "the mappings keep it");
-    s.release();
-    check_empty(&vm);
-}
-
-#[test]
-fn o11_words_are_exchanged_in_one_piece_and_keys_name_them() {
-    let vm = vm(1000);
-    let s = space(&vm, 32);
-    anon(s, 0, 2);
-    s.inherit(pages(1, 1), Inherit::Share).unwrap();
-    assert_eq!(s.compare_exchange_u32(at(0), 0, 5).unwrap(), Ok(0));
-    assert_eq!(s.compare_exchange_u32(at(0), 0, 6).unwrap(), Err(5));
-    assert_eq!(s.load_u32(at(0)), Ok(5));
-    assert!(s.load_u32(VirtAddr(at(0).0 + 2)).is_err());
-    assert!(s.load_u32(at(9)).is_err());
-    put(s, 1, 1);
-    let child = vm.space(s.fork().unwrap());
-    let key = |s: Space<'_, Sim<12>>, page, sharing| {
-        s.futex_key(VirtAddr(at(page).0 + 4), sharing).unwrap()
-    };
-    assert_eq!(key(s, 1, Sharing::Shared), key(child, 1, Sharing::Shared));
-    assert_ne!(key(s, 1, Sharing::Private), key(child, 1, Sharing::Private));
-    assert_ne!(
-        key(s, 0, Sharing::Shared),
-        key(child, 0, Sharing::Shared),
-        "private memory"
-    );
-    assert_ne!(
-        key(s, 1, Sharing::Shared),
-        s.futex_key(at(1), Sharing::Shared).unwrap()
-    );
-    assert_eq!(
-        s.futex_key(at(9), Sharing::Shared),
-        Err(FaultError::InvalidAddress)
-    );
-    child.release();
-    s.release();
-    check_empty(&vm);
-}
-
-#[test]
-fn o08_the_limit_on_reservations_holds() {
-    let vm = vm(1000);
-    let s = space(&vm, 64);
-    vm.set_charge_limit(10);
-    anon(s, 0, 8);
-    assert_eq!(
-        map_at(s, 10, 3, Mapping::anonymous(Prot::RW)),
-        Err(MapError::ChargeLimit)
-    );
-    assert_eq!(s.fork(), Err(SpaceError::ChargeLimit));
-    assert_eq!(
-        vm.object_create_anonymous(3 * PAGE),
-        Err(ObjectError::ChargeLimit)
-    );
-    assert_eq!(
-        s.stack(at(60), 8 * PAGE, 3 * PAGE, Prot::RW),
-        Err(MapError::ChargeLimit)
-    );
-    let object = vm.object_create_anonymous(PAGE).unwrap();
-    assert_eq!(
-        vm.object(object).set_size(4 * PAGE),
-        Err(ObjectError::ChargeLimit)
-    );
-    vm.object(object).set_size(2 * PAGE).unwrap();
-    assert_eq!(vm.counters().charged_pages, 10);
-    vm.object(object).release();
-    check(&vm);
-    s.move_(pages(0, 8), 10 * PAGE, Placement::At(at(20)))
-        .unwrap();
-    assert_eq!(
-        s.move_(pages(20, 10), 11 * PAGE, Placement::At(at(40))),
-        Err(MapError::ChargeLimit)
-    );
-    s.release();
-    check_empty(&vm);
-}
-
-#[test]
-fn faults_count_what_they_do() {
-    let vm = vm(1000);
-    let s = space(&vm, 32);
-    anon(s, 0, 8);
-    for page in 0..5 {
-        assert_eq!(s.fault(at(page), Access::Write), Ok(Faulted::ZeroFill));
-    }
-    assert_eq!(s.fault(at(0), Access::Read), Ok(Faulted::Resident));
-    let c = vm.counters();
-    assert_eq!((c.zero_fill, c.resident_faults, c.faults), (5, 1, 6));
-    let child = vm.space(s.fork().unwrap());
-    assert_eq!(s.fault(at(0), Access::Write), Ok(Faulted::Copied));
-    assert_eq!(child.fault(at(0), Access::Write), Ok(Faulted::Copied));
-    child.release();
-    assert_eq!(
-        s.fault(at(1), Access::Write),
-        Ok(Faulted::Resident),
-        "ours again"
-    );
-    let c = vm.counters();
-    assert_eq!((c.cow_copied, c.forks), (2, 1));
-    s.release();
-    check_empty(&vm);
-}
-
-#[test]
-fn a_mapping_of_an_object_that_has_ended_is_refused() {
-    let vm = vm(1000);
-    let s = space(&vm, 32);
-    let object = vm.object_create_anonymous(PAGE).unwrap();
-    vm.object(object).release();
-    let what = Mapping::object(object, 0, Sharing::Shared, Prot::RW);
-    assert_eq!(map_at(s, 0, 1, what), Err(MapError::InvalidArgument));
-    assert!(!vm.object(object).reference());
-    let file = vm.object_create(Files::leak().pager(0), PAGE).unwrap();
-    for offset in [1, u64::MAX - PAGE + 1] {
-        let mut what = Mapping::object(file, 0, Sharing::Shared, Prot::RW);
-        what.backing = Backing::Object {
-            object: file,
-            offset,
-        };
-        assert_eq!(
-            map_at(s, 0, 2, what),
-            Err(MapError::InvalidArgument),
-            "{offset}"
-        );
-    }
-    vm.object(file).release();
-    s.release();
-    check_empty(&vm);
-}
-
-/// A copy of a file's page needs two frames, one after the other. With next to none left the fault
-/// still ends, one way or the other.
-#[test]
-fn o05_a_copy_of_a_file_page_ends_when_memory_is_short() {
-    for frames in 40..120 {
-        let machine = Sim::new(bsdvm_sim::SimConfig {
-            frames,
-            ..bsdvm_sim::SimConfig::default()
-        });
-        let Ok(vm) = bsdvm::Vm::new(machine, bsdvm::Config::default()) else {
-            continue;
-        };
-        let files = Files::leak();
-        let file = vm.object_create(files.pager(0), 64 * PAGE).unwrap();
-        let Ok(id) = vm.space_create(pages(0, 64)) else {
-            continue;
-        };
-        let s = vm.space(id);
-        let what = Mapping::object(file, 0, Sharing::Private, Prot::RW);
-        if map_at(s, 0, 64, what).is_ok() {
-            for page in 0..64 {
-                let done = touch(&vm, id, 0, at(page), Some(page));
-                assert!(
-                    matches!(done, Ok(_) | Err(FaultError::NoMemory)),
-                    "{done:?}"
-                );
-            }
-        }
-        s.release();
-        vm.object(file).release();
-        check_empty(&vm);
-    }
 }

@@ -1,5 +1,6 @@
 /* One act each, by name. */
 #define _GNU_SOURCE
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +10,13 @@
 #include <unistd.h>
 
 static int is(char **v, const char *name) { return !strcmp(v[1], name); }
+
+static void *churn(void *a) {
+    char *m = malloc(100000);
+    memset(m, 1, 100000);
+    free(m);
+    return a;
+}
 
 int main(int c, char **v) {
     if (c < 2) return 2;
@@ -30,6 +38,15 @@ int main(int c, char **v) {
         FILE *f = fopen("/proc/self/maps", "r");
         fwrite(b, 1, fread(b, 1, sizeof b, f), stdout);
         fclose(f);
+        return 0;
+    }
+    if (is(v, "churn")) {
+        for (int round = 0; round < 20; round++) {
+            pthread_t t[4];
+            for (int i = 0; i < 4; i++) pthread_create(&t[i], 0, churn, 0);
+            for (int i = 0; i < 4; i++) pthread_join(t[i], 0);
+        }
+        puts("all joined");
         return 0;
     }
     if (is(v, "inherit")) {

@@ -1,12 +1,16 @@
 //! Open file descriptions: what descriptors share over `dup` and `fork`.
 
+use super::epoll::Epoll;
+use super::event::EventCounter;
 use super::inode::{InodeRef, Key, key_of};
 use super::memfile::MemFile;
 use super::pipe::PipeEnd;
+use super::socket::Socket;
 use crate::errno::Errno;
 use crate::platform::{DirEntry, FileStat, HostFile, Moment, Platform};
 use crate::system::Linux;
 use crate::{Lock, rank};
+use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -77,6 +81,9 @@ pub(crate) enum Kind<P: Platform> {
     Memory(MemFile<P>),
     Text(TextFile<P>),
     Listing(Listing<P>),
+    Event(EventCounter<P>),
+    Epoll(Epoll<P>),
+    Socket(Socket<P>),
 }
 
 /// An open file.
@@ -108,6 +115,11 @@ impl<P: Platform> OpenFile<P> {
             inode: Lock::<P, _, { rank::FILE }>::new(None),
         };
         Ok(OpenFile::with(Kind::Host(host), flags))
+    }
+
+    /// Something of ours that is read and written, with further status flags.
+    pub(crate) fn own(kind: Kind<P>, flags: u32) -> OpenFile<P> {
+        OpenFile::with(kind, abi::O_RDWR | flags)
     }
 
     pub(crate) fn pipe(end: PipeEnd<P>, flags: u32) -> OpenFile<P> {
@@ -177,6 +189,8 @@ impl<P: Platform> OpenFile<P> {
             Kind::Pipe(pipe) => Ok(made_up(abi::S_IFIFO | 0o600, pipe.id(), 0)),
             Kind::Text(text) => Ok(made_up(abi::S_IFREG | 0o444, 1, text.text.len() as u64)),
             Kind::Listing(_) => Ok(made_up(abi::S_IFDIR | 0o500, 1, 0)),
+            Kind::Socket(socket) => Ok(made_up(abi::S_IFSOCK | 0o777, socket.id(), 0)),
+            Kind::Event(_) | Kind::Epoll(_) => Ok(made_up(0o600, 1, 0)),
         }
     }
 
@@ -187,7 +201,7 @@ impl<P: Platform> OpenFile<P> {
             Kind::Memory(file) => file.seek(offset, whence),
             Kind::Text(text) => text.seek(offset, whence),
             Kind::Listing(listing) => listing.seek(offset, whence),
-            Kind::Pipe(_) => Err(Errno::ESPIPE),
+            Kind::Pipe(_) | Kind::Socket(_) | Kind::Event(_) | Kind::Epoll(_) => Err(Errno::ESPIPE),
         }
     }
 
@@ -213,10 +227,36 @@ impl<P: Platform> OpenFile<P> {
     pub(crate) fn name(&self) -> Result<Vec<u8>, Errno> {
         match &self.kind {
             Kind::Host(host) => host.file.path(),
-            Kind::Pipe(pipe) => Ok(alloc::format!("pipe:[{}]", pipe.id()).into_bytes()),
+            Kind::Pipe(pipe) => Ok(format!("pipe:[{}]", pipe.id()).into_bytes()),
             Kind::Memory(file) => Ok([b"/memfd:", &file.name[..], b" (deleted)"].concat()),
             Kind::Text(text) => Ok(text.name.clone()),
             Kind::Listing(listing) => Ok(listing.name.clone()),
+            Kind::Socket(socket) => Ok(format!("socket:[{}]", socket.id()).into_bytes()),
+            Kind::Event(_) => Ok(b"anon_inode:[eventfd]".to_vec()),
+            Kind::Epoll(_) => Ok(b"anon_inode:[eventpoll]".to_vec()),
+        }
+    }
+
+    /// How often something of ours has changed, from 1; nothing of the host's is counted.
+    pub(crate) fn changes(&self) -> u64 {
+        match &self.kind {
+            Kind::Pipe(pipe) => pipe.changes(),
+            Kind::Socket(socket) => socket.changes(),
+            Kind::Event(event) => event.changes(),
+            _ => 0,
+        }
+    }
+
+    /// The bits of `poll` for what is ours.
+    pub(crate) fn poll(&self) -> u16 {
+        const READY: u32 = abi::POLLIN | abi::POLLRDNORM | abi::POLLOUT | abi::POLLWRNORM;
+        match &self.kind {
+            Kind::Pipe(pipe) => pipe.poll(),
+            Kind::Socket(socket) => socket.poll(),
+            Kind::Event(event) => event.poll(),
+            // A list of files is asked by `epoll_wait` only.
+            Kind::Host(_) | Kind::Epoll(_) => 0,
+            Kind::Memory(_) | Kind::Text(_) | Kind::Listing(_) => READY as u16,
         }
     }
 }
@@ -275,9 +315,13 @@ impl<P: Platform> HostOpen<P> {
         self.kind == abi::S_IFDIR
     }
 
-    /// Whether reading and writing may have to wait.
+    /// Whether reading and writing may have to wait. The memory devices (`/dev/zero` and its
+    /// kin, major number 1) never do.
     pub(crate) fn waits(&self) -> bool {
-        matches!(self.kind, abi::S_IFIFO | abi::S_IFCHR | abi::S_IFSOCK)
+        match self.kind {
+            abi::S_IFCHR => self.rdev.0 != 1,
+            kind => matches!(kind, abi::S_IFIFO | abi::S_IFSOCK),
+        }
     }
 
     /// `/dev/zero`, whose mappings are plain memory.

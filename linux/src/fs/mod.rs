@@ -8,10 +8,13 @@
 //! * `path`: where a path leads: to the host, or to us (`/proc/self`, `/dev/fd`);
 //! * `proc`: what the files of `/proc` say.
 
+pub(crate) mod epoll;
+pub(crate) mod event;
 pub(crate) mod file;
 pub(crate) mod inode;
 pub(crate) mod memfile;
 pub(crate) mod path;
 pub(crate) mod pipe;
 pub(crate) mod proc;
+pub(crate) mod socket;
 pub(crate) mod table;

@@ -11,6 +11,7 @@ use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bsdvm::Channel;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 /// How much a pipe holds.
 pub(crate) const CAPACITY: usize = 65536;
@@ -73,6 +74,7 @@ pub(crate) struct Pipe<P: Platform> {
     sys: &'static Linux<P>,
     id: u64,
     buffer: Lock<P, Buffer, { rank::PIPE }>,
+    changes: AtomicU64,
 }
 
 /// Which end of a pipe.
@@ -99,6 +101,7 @@ impl<P: Platform> Pipe<P> {
                 readers: 1,
                 writers: 1,
             }),
+            changes: AtomicU64::new(1),
         });
         let reader = PipeEnd {
             pipe: pipe.clone(),
@@ -114,6 +117,7 @@ impl<P: Platform> Pipe<P> {
     }
 
     fn changed(&self) {
+        self.changes.fetch_add(1, Ordering::SeqCst);
         self.sys.wake(pipe_channel(self.id));
         self.sys.wake_pollers();
     }
@@ -128,6 +132,24 @@ impl<P: Platform> PipeEnd<P> {
     /// Woken when the pipe changes.
     pub(crate) fn channel(&self) -> Channel {
         pipe_channel(self.pipe.id)
+    }
+
+    /// How often the pipe has changed.
+    pub(crate) fn changes(&self) -> u64 {
+        self.pipe.changes.load(Ordering::SeqCst)
+    }
+
+    /// What [`PipeEnd::take`] would take, left where it is.
+    pub(crate) fn peek(&self, max: usize) -> Attempt<Vec<u8>> {
+        let buffer = self.pipe.buffer.lock();
+        if buffer.bytes.is_empty() {
+            return if buffer.writers == 0 {
+                Attempt::Broken
+            } else {
+                Attempt::Wait
+            };
+        }
+        Attempt::Done(buffer.bytes.iter().take(max).copied().collect())
     }
 
     pub(crate) fn take(&self, max: usize) -> Attempt<Vec<u8>> {

@@ -8,10 +8,12 @@ use crate::fs::pipe::{CAPACITY, Pipe};
 use crate::fs::proc::Node;
 use crate::fs::table::OnExec;
 use crate::platform::{HostFile, Platform, TerminalAnswer, TerminalCall};
+use crate::process::Record;
 use crate::thread::Task;
 use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
 use linux_raw_sys::general as abi;
 use linux_raw_sys::ioctl;
 
@@ -290,19 +292,28 @@ impl<P: Platform> Task<P> {
         Ok(0)
     }
 
-    /// The terminal's foreground group is the caller's: there is no job control with the host.
+    /// The terminal's foreground group: whom an interruption reaches. A caller that set none is
+    /// told its own.
     fn terminal_group(&self, file: &P::File, request: u32, arg: u64) -> Answer {
         file.terminal(TerminalCall::Get)?;
-        if request == ioctl::TIOCGPGRP {
-            let pgid = self
-                .sys
-                .processes
-                .lock()
-                .get(self.process.pid)
-                .map_or(0, |r| r.pgid);
-            self.put(arg, &pgid)?;
+        if request == ioctl::TIOCSPGRP {
+            let pgid: u32 = self.get(arg)?;
+            let there = |r: &Record<P>| r.pgid == pgid;
+            if !self.sys.processes.lock().records.values().any(there) {
+                return Err(Errno::ESRCH);
+            }
+            self.sys.foreground.store(pgid, Ordering::SeqCst);
+            return Ok(0);
         }
-        Ok(0)
+        let mine = {
+            let table = self.sys.processes.lock();
+            table.get(self.process.pid).map_or(0, |r| r.pgid)
+        };
+        let pgid = match self.sys.foreground.load(Ordering::SeqCst) {
+            0 => mine,
+            set => set,
+        };
+        self.put(arg, &pgid).map(|()| 0)
     }
 
     fn pipe(&mut self, [to, ..]: Args) -> Answer {

@@ -3,8 +3,10 @@
 use super::{Answer, Args, Calls};
 use crate::blocking::Unfinished;
 use crate::errno::Errno;
+use crate::fs::event::EventCounter;
 use crate::fs::file::{HostOpen, Kind, OpenFile};
 use crate::fs::pipe::{Attempt, PipeEnd};
+use crate::fs::socket::Socket;
 use crate::platform::{HostFile, Platform};
 use crate::signal::SigInfo;
 use crate::thread::Task;
@@ -107,14 +109,8 @@ impl<P: Platform> Task<P> {
         })
     }
 
-    /// Carries `act` out for each of a list of buffers, until one is not filled.
-    fn each_vector(
-        &self,
-        iov: u64,
-        count: u64,
-        mut at: At,
-        act: impl Fn(At, u64, u64) -> Answer,
-    ) -> Answer {
+    /// A list of buffers: address and length of each.
+    pub(super) fn vectors(&self, iov: u64, count: u64) -> Result<Vec<(u64, u64)>, Errno> {
         if count > IOV_MAX {
             return Err(Errno::EINVAL);
         }
@@ -130,6 +126,18 @@ impl<P: Platform> Task<P> {
         if total.is_none_or(|t| t > i64::MAX as u64) {
             return Err(Errno::EINVAL);
         }
+        Ok(vectors)
+    }
+
+    /// Carries `act` out for each of a list of buffers, until one is not filled.
+    fn each_vector(
+        &self,
+        iov: u64,
+        count: u64,
+        mut at: At,
+        act: impl Fn(At, u64, u64) -> Answer,
+    ) -> Answer {
+        let vectors = self.vectors(iov, count)?;
         let mut done = 0u64;
         for (base, len) in vectors {
             if len == 0 {
@@ -182,8 +190,15 @@ impl<P: Platform> Task<P> {
     fn read_some(&self, file: &OpenFile<P>, at: At, want: usize) -> Result<Vec<u8>, Errno> {
         let mut buf = vec![0; want];
         let n = match (&file.kind, at) {
-            (Kind::Pipe(end), At::Own) => return self.read_pipe(file, end, want),
-            (Kind::Pipe(_), At::Offset(_)) => return Err(Errno::ESPIPE),
+            (Kind::Pipe(end), At::Own) => return self.read_pipe(file.is_nonblocking(), end, want),
+            (Kind::Socket(socket), At::Own) => {
+                return self.read_socket(socket, want, file.is_nonblocking(), false);
+            }
+            (Kind::Event(event), At::Own) => self.read_event(file, event, &mut buf)?,
+            (Kind::Epoll(_), _) => return Err(Errno::EINVAL),
+            (Kind::Pipe(_) | Kind::Socket(_) | Kind::Event(_), At::Offset(_)) => {
+                return Err(Errno::ESPIPE);
+            }
             (Kind::Host(host), At::Own) => self.read_host(file, host, &mut buf)?,
             (Kind::Host(host), At::Offset(o)) => host.read_at(self.sys, o, &mut buf)?,
             (Kind::Memory(memory), At::Own) => memory.read(&mut buf)?,
@@ -198,14 +213,14 @@ impl<P: Platform> Task<P> {
 
     fn read_pipe(
         &self,
-        file: &OpenFile<P>,
+        nonblocking: bool,
         end: &PipeEnd<P>,
         want: usize,
     ) -> Result<Vec<u8>, Errno> {
         let attempt = || match end.take(want) {
             Attempt::Done(bytes) => Some(Ok(bytes)),
             Attempt::Broken => Some(Ok(Vec::new())),
-            Attempt::Wait if file.is_nonblocking() => Some(Err(Errno::EAGAIN)),
+            Attempt::Wait if nonblocking => Some(Err(Errno::EAGAIN)),
             Attempt::Wait => None,
         };
         self.wait_on(end.channel(), None, attempt)?
@@ -277,8 +292,15 @@ impl<P: Platform> Task<P> {
     fn write_some(&self, file: &OpenFile<P>, at: At, bytes: &[u8]) -> Result<usize, Errno> {
         let append = file.flags() & abi::O_APPEND != 0;
         match (&file.kind, at) {
-            (Kind::Pipe(end), At::Own) => self.write_pipe(file, end, bytes),
-            (Kind::Pipe(_), At::Offset(_)) => Err(Errno::ESPIPE),
+            (Kind::Pipe(end), At::Own) => {
+                self.broken_pipe(self.write_pipe(file.is_nonblocking(), end, bytes))
+            }
+            (Kind::Socket(socket), At::Own) => {
+                self.broken_pipe(self.write_socket(socket, bytes, file.is_nonblocking()))
+            }
+            (Kind::Event(event), At::Own) => self.write_event(file, event, bytes),
+            (Kind::Epoll(_), _) => Err(Errno::EINVAL),
+            (Kind::Pipe(_) | Kind::Socket(_) | Kind::Event(_), At::Offset(_)) => Err(Errno::ESPIPE),
             (Kind::Host(host), At::Own) => {
                 if host.waits() {
                     self.wait_host(file, host, abi::POLLOUT)?;
@@ -294,22 +316,90 @@ impl<P: Platform> Task<P> {
 
     fn write_pipe(
         &self,
-        file: &OpenFile<P>,
+        nonblocking: bool,
         end: &PipeEnd<P>,
         bytes: &[u8],
     ) -> Result<usize, Errno> {
         let attempt = || match end.add(bytes) {
             Attempt::Done(n) => Some(Ok(n)),
             Attempt::Broken => Some(Err(Errno::EPIPE)),
-            Attempt::Wait if file.is_nonblocking() => Some(Err(Errno::EAGAIN)),
+            Attempt::Wait if nonblocking => Some(Err(Errno::EAGAIN)),
             Attempt::Wait => None,
         };
-        let put = self.wait_on(end.channel(), None, attempt)?;
-        self.broken_pipe(put)
+        self.wait_on(end.channel(), None, attempt)?
+    }
+
+    /// Reads what has come in, or looks at it only.
+    pub(super) fn read_socket(
+        &self,
+        socket: &Socket<P>,
+        want: usize,
+        nonblocking: bool,
+        peek: bool,
+    ) -> Result<Vec<u8>, Errno> {
+        let Some(end) = socket.incoming() else {
+            return Ok(Vec::new());
+        };
+        if !peek {
+            return self.read_pipe(nonblocking, &end, want);
+        }
+        let look = || match end.peek(want) {
+            Attempt::Done(bytes) => Some(Ok(bytes)),
+            Attempt::Broken => Some(Ok(Vec::new())),
+            Attempt::Wait if nonblocking => Some(Err(Errno::EAGAIN)),
+            Attempt::Wait => None,
+        };
+        self.wait_on(end.channel(), None, look)?
+    }
+
+    pub(super) fn write_socket(
+        &self,
+        socket: &Socket<P>,
+        bytes: &[u8],
+        nonblocking: bool,
+    ) -> Result<usize, Errno> {
+        let end = socket.outgoing().ok_or(Errno::EPIPE)?;
+        self.write_pipe(nonblocking, &end, bytes)
+    }
+
+    fn read_event(
+        &self,
+        file: &OpenFile<P>,
+        event: &EventCounter<P>,
+        buf: &mut [u8],
+    ) -> Result<usize, Errno> {
+        let place = buf.get_mut(..8).ok_or(Errno::EINVAL)?;
+        let attempt = || match event.take() {
+            Some(count) => Some(Ok(count)),
+            None if file.is_nonblocking() => Some(Err(Errno::EAGAIN)),
+            None => None,
+        };
+        let count = self.wait_on(event.channel(), None, attempt)??;
+        place.copy_from_slice(&count.to_le_bytes());
+        Ok(8)
+    }
+
+    fn write_event(
+        &self,
+        file: &OpenFile<P>,
+        event: &EventCounter<P>,
+        bytes: &[u8],
+    ) -> Result<usize, Errno> {
+        let number = bytes.get(..8).and_then(|b| b.try_into().ok());
+        let number = number.map(u64::from_le_bytes).ok_or(Errno::EINVAL)?;
+        if number == u64::MAX {
+            return Err(Errno::EINVAL);
+        }
+        let attempt = || match event.add(number) {
+            Some(()) => Some(Ok(8)),
+            None if file.is_nonblocking() => Some(Err(Errno::EAGAIN)),
+            None => None,
+        };
+        self.wait_on(event.channel(), None, attempt)?
     }
 
     /// `SIGPIPE` for whoever writes to a pipe that nobody reads.
-    fn broken_pipe(&self, result: Result<usize, Errno>) -> Result<usize, Errno> {
+    pub(super) fn broken_pipe(&self, result: Result<usize, Errno>) -> Result<usize, Errno> {
         if result == Err(Errno::EPIPE) {
             let info = SigInfo::sent(abi::SIGPIPE, 0, self.process.pid, 0);
             self.sys.signal_thread(None, self.thread.tid(), info).ok();
@@ -367,8 +457,9 @@ impl<P: Platform> Task<P> {
 /// Whether a short transfer means the end, so that a long one goes on.
 fn fills<P: Platform>(file: &OpenFile<P>) -> bool {
     match &file.kind {
-        Kind::Host(host) => host.is_regular(),
+        Kind::Host(host) => !host.waits(),
         Kind::Memory(_) | Kind::Text(_) => true,
-        Kind::Pipe(_) | Kind::Listing(_) => false,
+        Kind::Pipe(_) | Kind::Socket(_) | Kind::Event(_) => false,
+        Kind::Listing(_) | Kind::Epoll(_) => false,
     }
 }

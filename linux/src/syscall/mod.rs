@@ -4,6 +4,7 @@
 //! all registers (`execve`, `rt_sigreturn`) set them and give back what `rax` is to be.
 
 mod clone;
+mod epoll;
 mod execute;
 mod file;
 mod ids;
@@ -15,7 +16,9 @@ mod misc;
 mod names;
 mod poll;
 mod process;
+mod schedule;
 mod signal;
+mod socket;
 mod stat;
 mod sync;
 mod time;
@@ -50,8 +53,9 @@ impl<P: Platform> CallTable<P> {
     /// Every call that there is.
     pub(crate) fn new() -> Self {
         let mut calls: Vec<Option<Call<P>>> = alloc::vec![None; NUMBERS];
-        let concerns: [Calls<P>; 16] = [
+        let concerns: [Calls<P>; 19] = [
             Task::<P>::CLONE,
+            Task::<P>::EPOLL,
             Task::<P>::EXECUTE,
             Task::<P>::FILE,
             Task::<P>::IDS,
@@ -63,7 +67,9 @@ impl<P: Platform> CallTable<P> {
             Task::<P>::NAMES,
             Task::<P>::POLL,
             Task::<P>::PROCESS,
+            Task::<P>::SCHEDULE,
             Task::<P>::SIGNAL,
+            Task::<P>::SOCKET,
             Task::<P>::STAT,
             Task::<P>::SYNC,
             Task::<P>::TIMER,

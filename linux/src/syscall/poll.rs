@@ -3,7 +3,7 @@
 use super::{Answer, Args, Calls};
 use crate::blocking::poll_channel;
 use crate::errno::Errno;
-use crate::fs::file::{Kind, OpenFile};
+use crate::fs::file::OpenFile;
 use crate::platform::Platform;
 use crate::process::UNSTOPPABLE;
 use crate::signal::SigSet;
@@ -15,19 +15,32 @@ use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use linux_raw_sys::general as abi;
 
-/// Where both pipes and host files are waited for: how long the host's are asked for at a time,
-/// in nanoseconds. Neither side's wake-up reaches the other's.
-const SLICE: u64 = 2_000_000;
-const ALWAYS: u16 = (abi::POLLERR | abi::POLLHUP | abi::POLLNVAL) as u16;
+pub(super) const ALWAYS: u16 = (abi::POLLERR | abi::POLLHUP | abi::POLLNVAL) as u16;
 const READ_BITS: u16 = (abi::POLLIN | abi::POLLRDNORM | abi::POLLHUP | abi::POLLERR) as u16;
 const WRITE_BITS: u16 = (abi::POLLOUT | abi::POLLWRNORM | abi::POLLERR) as u16;
 const FD_SETSIZE: u64 = 1024;
 
 /// One file that is asked about.
-struct Asked<P: Platform> {
+pub(super) struct Asked<P: Platform> {
     file: Option<Arc<OpenFile<P>>>,
     want: u16,
-    got: u16,
+    pub(super) got: u16,
+    /// The change of the file at the last look.
+    pub(super) change: u64,
+    /// A file that has not changed since this is not ready; 0 for any.
+    pub(super) told: u64,
+}
+
+impl<P: Platform> Asked<P> {
+    pub(super) fn new(file: Option<Arc<OpenFile<P>>>, want: u16) -> Self {
+        Asked {
+            file,
+            want,
+            got: 0,
+            change: 0,
+            told: 0,
+        }
+    }
 }
 
 impl<P: Platform> Task<P> {
@@ -39,10 +52,14 @@ impl<P: Platform> Task<P> {
     ];
 
     fn poll(&mut self, [fds, count, timeout, ..]: Args) -> Answer {
-        let timeout = timeout as i32;
-        let deadline = u64::try_from(timeout).ok();
-        let deadline = deadline.map(|ms| self.sys.now().saturating_add(ms * 1_000_000));
+        let deadline = self.millis_deadline(timeout);
         self.poll_list(fds, count, deadline)
+    }
+
+    /// A deadline that is given in milliseconds from now; none when that is negative.
+    pub(super) fn millis_deadline(&self, timeout: u64) -> Option<u64> {
+        let millis = u64::try_from(timeout as i32).ok()?;
+        Some(self.sys.now().saturating_add(millis * 1_000_000))
     }
 
     fn ppoll(&mut self, [fds, count, timeout, mask, mask_size, _]: Args) -> Answer {
@@ -86,19 +103,15 @@ impl<P: Platform> Task<P> {
                 let fd = i32::from_le_bytes([e[0], e[1], e[2], e[3]]);
                 let want = u16::from_le_bytes([e[4], e[5]]);
                 let file = files.get(fd as u32).ok();
-                let got = if fd >= 0 && file.is_none() {
-                    abi::POLLNVAL as u16
-                } else {
-                    0
-                };
-                Asked {
-                    file: file.filter(|_| fd >= 0),
-                    want: want | ALWAYS,
-                    got,
+                let missing = fd >= 0 && file.is_none();
+                let mut asked = Asked::new(file.filter(|_| fd >= 0), want | ALWAYS);
+                if missing {
+                    asked.got = abi::POLLNVAL as u16;
                 }
+                asked
             })
             .collect();
-        let ready = self.poll_until(&mut asked, deadline)?;
+        let ready = self.poll_until(&mut asked, deadline, &|| false)?;
         for (entry, asked) in raw.chunks_exact_mut(8).zip(&asked) {
             entry[6..8].copy_from_slice(&asked.got.to_le_bytes());
         }
@@ -106,47 +119,63 @@ impl<P: Platform> Task<P> {
         Ok(ready)
     }
 
-    /// Waits until something is ready; gives back how many are. An interruption is told as one
-    /// that no restart follows, as for Linux.
-    fn poll_until(&self, asked: &mut [Asked<P>], deadline: Option<u64>) -> Answer {
+    /// Waits until something is ready or `stale` says that the question is out of date; gives
+    /// back how many are ready. An interruption is told as one that no restart follows, as for
+    /// Linux.
+    pub(super) fn poll_until(
+        &self,
+        asked: &mut [Asked<P>],
+        deadline: Option<u64>,
+        stale: &dyn Fn() -> bool,
+    ) -> Answer {
         let hosts = asked
             .iter()
             .any(|a| a.file.as_ref().is_some_and(|f| f.as_host().is_some()));
-        let ours = asked
-            .iter()
-            .any(|a| a.file.as_ref().is_some_and(|f| f.as_host().is_none()));
+        let ticket = self.sys.next_id();
+        if hosts {
+            // Whoever changes something of ours rings the bell beside the host's files.
+            let bell = (ticket, self.thread.kicker());
+            self.sys.mixed.lock().push(bell);
+        }
         self.sys.pollers.fetch_add(1, Ordering::SeqCst);
-        let result = loop {
+        let result = self.poll_loop(asked, deadline, stale, hosts);
+        self.thread.sleeping.store(0, Ordering::SeqCst);
+        self.sys.pollers.fetch_sub(1, Ordering::SeqCst);
+        if hosts {
+            self.sys.mixed.lock().retain(|(id, _)| *id != ticket);
+        }
+        result
+    }
+
+    fn poll_loop(
+        &self,
+        asked: &mut [Asked<P>],
+        deadline: Option<u64>,
+        stale: &dyn Fn() -> bool,
+        hosts: bool,
+    ) -> Answer {
+        loop {
             let ticket = self.sys.ticket(poll_channel());
             self.thread
                 .sleeping
                 .store(poll_channel().0, Ordering::SeqCst);
             let ready = self.look(asked)?;
-            if ready > 0 {
-                break Ok(ready);
+            if ready > 0 || stale() {
+                return Ok(ready);
             }
             let now = self.sys.now();
             if deadline.is_some_and(|d| now >= d) {
-                break Ok(0);
+                return Ok(0);
             }
             if self.is_interrupted() {
-                break Err(Errno::RESTART_NO_HANDLER);
+                return Err(Errno::RESTART_NO_HANDLER);
             }
             if hosts {
-                let slice = now.saturating_add(SLICE);
-                let until = if ours {
-                    Some(deadline.map_or(slice, |d| d.min(slice)))
-                } else {
-                    deadline
-                };
-                self.wait_hosts(asked, until)?;
+                self.wait_hosts(asked, deadline)?;
             } else {
                 self.sys.sleep(poll_channel(), ticket, deadline);
             }
-        };
-        self.thread.sleeping.store(0, Ordering::SeqCst);
-        self.sys.pollers.fetch_sub(1, Ordering::SeqCst);
-        result
+        }
     }
 
     /// What is ready now.
@@ -154,14 +183,13 @@ impl<P: Platform> Task<P> {
         self.wait_hosts(asked, Some(0))?;
         for a in asked.iter_mut() {
             let Some(file) = &a.file else { continue };
-            let bits = match &file.kind {
-                Kind::Host(_) => continue,
-                Kind::Pipe(pipe) => pipe.poll(),
-                Kind::Memory(_) | Kind::Text(_) | Kind::Listing(_) => {
-                    READ_BITS & !ALWAYS | WRITE_BITS & !ALWAYS
-                }
-            };
-            a.got = bits & a.want;
+            if file.as_host().is_some() {
+                continue;
+            }
+            // The change is taken first: what comes between is told once more.
+            a.change = file.changes();
+            let old = a.told != 0 && a.told == a.change;
+            a.got = if old { 0 } else { file.poll() & a.want };
         }
         Ok(asked.iter().filter(|a| a.got != 0).count() as u64)
     }
@@ -239,14 +267,10 @@ impl<P: Platform> Task<P> {
             let want = pairs.filter(|(s, _)| has(s, fd)).fold(0, |w, (_, b)| w | b);
             if want != 0 {
                 numbers.push(fd);
-                asked.push(Asked {
-                    file: Some(files.get(fd as u32)?),
-                    want,
-                    got: 0,
-                });
+                asked.push(Asked::new(Some(files.get(fd as u32)?), want));
             }
         }
-        self.poll_until(&mut asked, deadline)?;
+        self.poll_until(&mut asked, deadline, &|| false)?;
         let mut total = 0;
         for ((at, set), bits) in sets.into_iter().zip(&wanted).zip(BITS) {
             let mut out = vec![0u8; bytes];

@@ -167,7 +167,7 @@ impl<'v, M: Machine> Space<'v, M> {
             did: None,
             spare: None,
             nodes: vm.reserve_page_nodes(1)?,
-            chunks: vm.rmap.chunks.reserve(&vm.frames, 1, rmap::Chunk::vacant)?,
+            chunks: reserve_chunks(vm, access)?,
             limbo: Limbo::new(vm),
         };
         let done = match fault.run() {
@@ -190,10 +190,10 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
     fn run(&mut self) -> Result<Faulted, FaultError> {
         let vm = self.space.vm;
         loop {
-            let next = self.attempt()?;
+            let next = self.attempt();
             // The locks of the attempt are gone: what it set free can go.
             self.limbo.settle();
-            match next {
+            match next? {
                 Next::Done(how) => return Ok(how),
                 Next::Prepare => self.prepare()?,
                 Next::WaitMap(ticket) => self.space.wait_map(ticket),

@@ -192,6 +192,7 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
         };
         let pmap = space.rec().pmap.lock();
         if let Some(pmap) = pmap.as_ref() {
+            self.limbo.begin();
             let flush = pmap.remove(range, &mut |gone| {
                 space.vm.translation_gone(space.handle, gone);
             });
@@ -212,6 +213,9 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
         let Some(pmap) = pmap.as_ref() else {
             return Err(FaultError::InvalidAddress);
         };
+        if pmap.extract(self.va).is_some() {
+            self.limbo.begin();
+        }
         let entered = pmap.enter(
             va,
             FrameRun::one(frame),

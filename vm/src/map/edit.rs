@@ -367,6 +367,8 @@ impl<'v, M: Machine> Edit<'v, M> {
         let vm = self.vm;
         let pmap = self.rec.pmap.lock();
         if let Some(pmap) = pmap.as_ref() {
+            self.limbo.be_quiet();
+            self.limbo.begin();
             let flush = pmap.remove(range, &mut |gone| vm.translation_gone(self.space, gone));
             self.limbo.add_flush(flush);
         }
@@ -376,6 +378,8 @@ impl<'v, M: Machine> Edit<'v, M> {
     pub(crate) fn lower(&mut self, range: VirtRange, prot: bsdvm_machine::Prot) {
         let pmap = self.rec.pmap.lock();
         if let Some(pmap) = pmap.as_ref() {
+            self.limbo.be_quiet();
+            self.limbo.begin();
             self.limbo.add_flush(pmap.protect(range, prot));
         }
     }

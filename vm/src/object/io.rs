@@ -1,6 +1,7 @@
 //! Objects used directly (O11): read, write, size, clean. And what the rest of the core asks of
 //! the pages of one object.
 
+use super::life::MOST_OF_CALLERS;
 use super::limbo::Limbo;
 use super::radix::Slot;
 use super::{Kind, ObjectHandle};
@@ -100,7 +101,7 @@ impl<M: Machine> Object<'_, M> {
     /// One reference more. False when the object has ended or its count is full.
     #[must_use]
     pub fn reference(self) -> bool {
-        self.vm.reference(self.handle)
+        self.vm.reference_up_to(self.handle, MOST_OF_CALLERS)
     }
 
     /// Gives up a reference. With the last one the object ends; dirty pages go to its pager.
@@ -323,6 +324,7 @@ impl<M: Machine> Vm<M> {
             if let Some(pmap) = pmap.as_ref()
                 && pmap.extract(mapping.va).is_some_and(|t| t.frame == frame)
             {
+                limbo.begin();
                 let (usage, flush) = pmap.take_usage(mapping.va, which);
                 super::pages::fold_usage(page, usage);
                 limbo.add_flush(flush);
@@ -379,6 +381,7 @@ impl<M: Machine> Vm<M> {
         page.set(Bits::BUSY);
         let bytes = state.bytes;
         drop(state);
+        limbo.be_quiet();
         limbo.settle();
         let result = self.put_page(pager, index, frame, bytes);
         let _state = self.lock_object(object);

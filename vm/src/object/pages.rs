@@ -98,6 +98,7 @@ impl<M: Machine> Vm<M> {
                 && let Some(range) = VirtRange::from_len(mapping.va, M::PAGE.bytes())
                 && pmap.extract(mapping.va).is_some_and(|t| t.frame == frame)
             {
+                limbo.begin();
                 let flush = pmap.remove(range, &mut |gone| {
                     self.translation_gone(mapping.space, gone);
                 });

@@ -178,3 +178,6 @@ impl Page {
 pub(crate) fn busy_channel(frame: Frame) -> Channel {
     Channel(0x5000_0000_0000_0000 | u64::from(frame.0))
 }
+
+#[cfg(test)]
+mod tests;

@@ -63,6 +63,7 @@ impl<M: Machine> Vm<M> {
         let Some(leaving) = self.begin_page_out(frame, &mut limbo) else {
             return Outcome::Kept;
         };
+        limbo.be_quiet();
         limbo.settle();
         let dirty = self.frames.page(frame).clear(Bits::DIRTY);
         let written = if dirty.is_empty() {

@@ -185,6 +185,13 @@ impl<M: Machine, T: Copy + Send> Arena<M, T> {
         self.0.owned_mut(owner, handle.index())
     }
 
+    /// Takes over a page of memory that is no frame (E01).
+    pub(crate) fn give(&self, page: &'static mut [u8], vacant: T) {
+        debug_assert_eq!(page.len(), M::PAGE.len());
+        self.0
+            .give(core::ptr::NonNull::from(page).cast(), &|| vacant);
+    }
+
     /// Sets `count` records aside. `vacant` is what the records of a new frame hold.
     pub(crate) fn reserve(
         &self,

@@ -254,6 +254,19 @@ impl<M: Machine, T> Pool<M, T> {
         }
     }
 
+    /// Makes `memory`, a page that is no frame and lives as long as the program, the next chunk or
+    /// the directory that the next chunk needs, and its records free.
+    pub(crate) fn give(&self, memory: NonNull<u8>, vacant: &dyn Fn() -> T) {
+        match self.add_chunk(memory, vacant) {
+            Some(first) => (first..first + Self::PER_CHUNK)
+                .rev()
+                .for_each(|index| self.push(index)),
+            None if !self.add_directory(memory) => return,
+            None => {}
+        }
+        self.held.fetch_sub(1, Ordering::Relaxed);
+    }
+
     /// The directory that the next chunk goes in; `None` when the pool is full.
     fn next_directory(&self) -> Option<usize> {
         let at = self.chunks.load(Ordering::Relaxed) as usize / Self::POINTERS;

@@ -24,7 +24,7 @@ use super::{Space, SpaceError, SpaceId};
 use crate::map::{Edit, Entry, Flags, Inherit, MapError, Need, map_channel};
 use crate::object::limbo::Limbo;
 use crate::object::shadow::MAX_CHAIN;
-use bsdvm_machine::{Flush, Machine, Pmap, Prot, VirtAddr, VirtRange};
+use bsdvm_machine::{Machine, Pmap, Prot, VirtAddr, VirtRange};
 
 /// What a fork is going to need, counted while the map is frozen.
 #[derive(Clone, Copy, Default)]
@@ -81,11 +81,14 @@ impl<'v, M: Machine> Space<'v, M> {
     fn freeze(self) -> Plan {
         let vm = self.vm;
         let mut plan = Plan::default();
-        let mut flush = <M::Pmap as Pmap>::Flush::default();
+        let mut limbo = Limbo::new(vm);
         let mut map = self.write_map();
         map.frozen = true;
         self.rec().stamp.bump();
         let pmap = self.rec().pmap.lock();
+        // Somebody else may have taken write access away and not have waited yet.
+        limbo.be_quiet();
+        limbo.begin();
         let mut at = map.find_at_or_above(vm, VirtAddr(0));
         while let Some(handle) = at {
             let entry = map.get(vm, handle);
@@ -96,17 +99,12 @@ impl<'v, M: Machine> Space<'v, M> {
                 && entry.prot.contains(Prot::WRITE)
                 && !entry.has(Flags::NEEDS_COPY)
             {
-                let lowered = pmap.protect(entry.range(), entry.prot - Prot::WRITE);
-                if !lowered.is_done() {
-                    flush.join(lowered);
-                }
+                limbo.add_flush(pmap.protect(entry.range(), entry.prot - Prot::WRITE));
             }
         }
         drop(pmap);
         drop(map);
-        if !flush.is_done() {
-            flush.wait();
-        }
+        limbo.settle();
         plan
     }
 
@@ -206,6 +204,8 @@ impl<'v, M: Machine> Space<'v, M> {
                 ..inherited
             });
         }
+        // Unlocked first: nobody waits in the parent's limbo with the child's map locked.
+        drop(new);
         Ok(())
     }
 

@@ -227,6 +227,7 @@ impl<'v, M: Machine> Space<'v, M> {
         let pmap = self.rec().pmap.lock().take();
         if let Some(pmap) = pmap {
             let mut limbo = crate::object::limbo::Limbo::new(vm);
+            limbo.begin();
             let flush = pmap.reclaim(&mut |frame| limbo.add_frame(frame));
             limbo.add_flush(flush);
             debug_assert_eq!(pmap.resident(), 0, "an ended space maps nothing");
@@ -252,6 +253,7 @@ impl<'v, M: Machine> Space<'v, M> {
         let mut limbo = crate::object::limbo::Limbo::new(vm);
         let pmap = self.rec().pmap.lock();
         if let Some(pmap) = pmap.as_ref() {
+            limbo.begin();
             let flush = pmap.remove(range, &mut |gone| vm.translation_gone(self.handle, gone));
             limbo.add_flush(flush);
         }

@@ -1,173 +1,276 @@
-//! The tree against a sorted map of the standard library.
-
-extern crate std;
+//! The tree against a sorted list.
 
 use super::*;
-use crate::{Config, Vm};
+use crate::page::Frames;
 use bsdvm_sim::{Sim, SimConfig};
-use std::collections::BTreeMap;
+
+extern crate std;
 use std::vec::Vec;
 
-const PAGE: u64 = 4096;
-const SPAN: u64 = 400;
+const MIN: u64 = 0x1000;
+const MAX: u64 = 0x10_0000;
+
+/// Pseudo-random numbers (xorshift).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+}
 
 struct Both {
-    vm: Vm<Sim<12>>,
+    frames: Frames<Sim>,
+    nodes: Arena<Sim, Node>,
     tree: Tree,
-    naive: BTreeMap<u64, (u64, u32)>,
-    random: u64,
+    /// (start, end, id), sorted.
+    list: Vec<(u64, u64, u32)>,
 }
 
 impl Both {
     fn new() -> Both {
-        let machine = Sim::new(SimConfig::default());
-        let vm = Vm::new(machine, Config::default()).unwrap();
-        let tree = Tree::new(vm.map_nodes.owner());
+        let frames = Frames::new(Sim::new(SimConfig {
+            frames: 2048,
+            ..SimConfig::default()
+        }));
+        assert!(frames.boot(u32::MAX));
+        let nodes = Arena::new();
+        let tree = Tree::new(nodes.owner());
         Both {
-            vm,
+            frames,
+            nodes,
             tree,
-            naive: BTreeMap::new(),
-            random: 88,
+            list: Vec::new(),
         }
     }
 
-    fn below(&mut self, bound: u64) -> u64 {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        (self.random >> 8) % bound
+    /// The free ranges of the list, in order.
+    fn holes(&self) -> Vec<(u64, u64)> {
+        let mut at = MIN;
+        let mut holes = Vec::new();
+        for &(start, end, _) in &self.list {
+            holes.push((at, start));
+            at = end;
+        }
+        holes.push((at, MAX));
+        holes.retain(|(from, to)| from < to);
+        holes
     }
 
-    fn floor(&self, at: u64) -> Option<Found> {
-        let (&start, &(end, id)) = self.naive.range(..=at).next_back()?;
-        Some(Found { id, start, end })
-    }
-
-    fn is_free(&self, start: u64, end: u64) -> bool {
-        self.naive
-            .range(..end)
-            .next_back()
-            .is_none_or(|(_, &(e, _))| e <= start)
-    }
-
-    fn insert(&mut self, start: u64, end: u64) {
-        let id = self.below(1 << 30) as u32;
-        let nodes = &self.vm.map_nodes;
-        let mut from = nodes
-            .reserve(&self.vm.frames, NODES_PER_INSERT, Node::EMPTY)
-            .unwrap();
-        self.tree.insert(nodes, &mut from, start, end, id);
-        self.naive.insert(start, (end, id));
-    }
-
-    fn remove(&mut self, start: u64) {
-        let known = self.tree.remove(&self.vm.map_nodes, start);
-        assert_eq!(known, self.naive.remove(&start).is_some());
-    }
-
-    /// Moves the ends of an entry within the gaps around it.
-    fn resize(&mut self, start: u64) {
-        let Some((end, id)) = self.naive.remove(&start) else {
-            return;
+    fn insert(&mut self, start: u64, end: u64, id: u32) {
+        let Ok(mut from) = self
+            .nodes
+            .reserve(&self.frames, NODES_PER_INSERT, Node::EMPTY)
+        else {
+            panic!("enough frames");
         };
-        let before = self.floor(start).map_or(0, |f| f.end);
-        let after = self.naive.range(start..).next().map_or(end, |(&s, _)| s);
-        let new_start = before + self.below(start - before + 1);
-        let new_end = end + self.below(after - end + 1);
-        self.tree
-            .resize(&self.vm.map_nodes, start, new_start, new_end);
-        self.naive.insert(new_start, (new_end, id));
+        self.tree.insert(&self.nodes, &mut from, start, end, id);
+        let at = self.list.partition_point(|e| e.0 < start);
+        self.list.insert(at, (start, end, id));
     }
 
-    fn check(&self) {
-        let mut seen = Vec::new();
-        self.tree
-            .verify(&self.vm.map_nodes, &mut |found| seen.push(found))
-            .unwrap();
-        let all = self.naive.iter();
-        let expected = all.map(|(&start, &(end, id))| Found { id, start, end });
-        assert!(seen.into_iter().eq(expected));
-        assert_eq!(self.tree.len(), self.naive.len() as u64);
-        let first = self.tree.first(&self.vm.map_nodes).map(|f| f.start);
-        assert_eq!(first, self.naive.keys().next().copied());
-        for at in (0..SPAN * PAGE)
-            .step_by(PAGE as usize / 2)
-            .chain([u64::MAX])
-        {
-            let found = self.tree.floor(&self.vm.map_nodes, at);
-            assert_eq!(found, self.floor(at), "{at:#x}");
+    fn insert_somewhere(&mut self, random: &mut Random, id: u32) {
+        let holes = self.holes();
+        if holes.is_empty() {
+            return;
         }
+        let (from, to) = holes[random.below(holes.len() as u64) as usize];
+        // Often right at the edge, so that there are entries without a gap between them.
+        let start = from + random.below((to - from) / 2 + 1) * random.below(2);
+        let end = start + 1 + random.below((to - start).min(0x800));
+        self.insert(start, end.min(to), id);
     }
 
-    /// First and last fit against a look at every place. Stacks are the entries that start in odd
-    /// pages, and keep a page below; first fit is asked for below the map's end only, above which
-    /// there is none.
-    fn fits(&mut self) {
-        let (low, high) = (self.below(SPAN) * PAGE, self.below(SPAN) * PAGE);
-        let (len, align) = ((1 + self.below(4)) * PAGE, PAGE << self.below(2));
-        let naive = &self.naive;
-        let ceiling = |start: u64| match start / PAGE % 2 {
-            1 if naive.contains_key(&start) => start - PAGE,
+    fn remove_one(&mut self, random: &mut Random) {
+        if self.list.is_empty() {
+            return;
+        }
+        let at = random.below(self.list.len() as u64) as usize;
+        let (start, ..) = self.list.remove(at);
+        assert!(self.tree.remove(&self.nodes, start));
+        assert!(!self.tree.remove(&self.nodes, start), "it has gone");
+    }
+
+    fn resize_one(&mut self, random: &mut Random) {
+        if self.list.is_empty() {
+            return;
+        }
+        let at = random.below(self.list.len() as u64) as usize;
+        let low = if at > 0 { self.list[at - 1].1 } else { MIN };
+        let high = self.list.get(at + 1).map_or(MAX, |e| e.0);
+        let start = low + random.below(high - low);
+        let end = start + 1 + random.below(high - start);
+        let old = self.list[at].0;
+        self.tree.resize(&self.nodes, old, start, end);
+        self.list[at].0 = start;
+        self.list[at].1 = end;
+    }
+
+    /// The first or last place that fits, by looking at every hole.
+    fn naive_fit(&self, query: &Query<'_>, up: bool) -> Option<u64> {
+        let mut best = None;
+        for (from, to) in self.holes() {
+            let to = if to < MAX {
+                (query.ceiling)(to).min(to)
+            } else {
+                to
+            };
+            let low = from.max(query.low);
+            let high = to.min(query.high);
+            let Some(end_start) = high.checked_sub(query.len) else {
+                continue;
+            };
+            let first = low.next_multiple_of(query.align);
+            let last = end_start - end_start % query.align;
+            if first <= end_start && up {
+                return Some(first);
+            }
+            if last >= low && !up {
+                best = Some(last);
+            }
+        }
+        best
+    }
+
+    fn ask(&self, random: &mut Random) {
+        let reserve = random.below(3) * 0x100;
+        // Some entries keep free space below them for themselves.
+        let ceiling = |start: u64| match self.list.binary_search_by_key(&start, |e| e.0) {
+            Ok(_) if start.is_multiple_of(3) => start.saturating_sub(reserve),
             _ => start,
         };
+        let low = MIN + random.below(MAX - MIN);
         let query = Query {
-            low,
-            high,
-            len,
-            align,
+            low: if random.below(2) == 0 { MIN } else { low },
+            high: if random.below(2) == 0 {
+                MAX
+            } else {
+                low + random.below(MAX - low) + 1
+            },
+            len: 1 + random.below(0x1000),
+            align: 1 << random.below(10),
             ceiling: &ceiling,
         };
-        let fits = |at: u64, high: u64| {
-            let next = naive.range(at..).next().map_or(u64::MAX, |(&s, _)| s);
-            at.is_multiple_of(align)
-                && at + len <= high
-                && self.is_free(at, at + len)
-                && at + len <= ceiling(next)
-        };
-        let places = |high: u64| (low.min(high) / PAGE..high / PAGE).map(|p| p * PAGE);
-        let nodes = &self.vm.map_nodes;
-        let down = self.tree.last_fit(nodes, 0, &query);
-        assert_eq!(down, places(high).filter(|&at| fits(at, high)).last());
-        let high = (SPAN + 8) * PAGE;
-        let up = self.tree.first_fit(nodes, 0, &Query { high, ..query });
-        assert_eq!(up, places(high).find(|&at| fits(at, high)));
+        assert_eq!(
+            self.tree.first_fit(&self.nodes, MIN, &query),
+            self.naive_fit(&query, true),
+            "first fit of {} in {:x}..{:x}",
+            query.len,
+            query.low,
+            query.high
+        );
+        assert_eq!(
+            self.tree.last_fit(&self.nodes, MIN, &query),
+            self.naive_fit(&query, false),
+            "last fit of {} in {:x}..{:x}",
+            query.len,
+            query.low,
+            query.high
+        );
+        let at = random.below(MAX);
+        let floor = self.list.iter().rfind(|e| e.0 <= at).copied();
+        let found = self.tree.floor(&self.nodes, at);
+        assert_eq!(found.map(|f| (f.start, f.end, f.id)), floor);
+    }
+
+    fn compare(&self) {
+        let mut seen = Vec::new();
+        self.tree
+            .verify(&self.nodes, &mut |f| seen.push((f.start, f.end, f.id)))
+            .unwrap();
+        assert_eq!(seen, self.list);
+        assert_eq!(self.tree.len(), self.list.len() as u64);
+        let first = self.tree.first(&self.nodes).map(|f| f.start);
+        assert_eq!(first, self.list.first().map(|e| e.0));
+        assert_eq!(
+            self.list.is_empty(),
+            self.nodes.live() == 0,
+            "no node is kept"
+        );
     }
 }
 
 #[test]
-fn it_agrees_with_a_sorted_map() {
-    let mut both = Both::new();
-    for round in 0..3000u64 {
-        // Grows, then shrinks, then grows again.
-        let grows = round / 500 % 2 == 0;
-        let page = both.below(SPAN);
-        let start = page * PAGE;
-        let end = start + (1 + both.below(2)) * PAGE;
-        match both.below(8) {
-            0 => both.resize(start),
-            n if (n < 6) == grows => {
-                if both.is_free(start, end) {
-                    both.insert(start, end);
-                }
+fn random_changes_agree_with_a_sorted_list() {
+    let steps = if cfg!(miri) { 100 } else { 4000 };
+    for seed in 1..=4 {
+        let mut both = Both::new();
+        let mut random = Random(seed * 0x9e37_79b9);
+        for step in 0..steps {
+            // Grow for a while, then shrink.
+            let grow = if step / 500 % 2 == 0 { 7 } else { 3 };
+            match random.below(10) {
+                n if n < grow => both.insert_somewhere(&mut random, step + 1),
+                9 => both.resize_one(&mut random),
+                _ => both.remove_one(&mut random),
             }
-            _ => both.remove(start),
+            both.compare();
+            both.ask(&mut random);
         }
-        if round % 7 == 0 {
-            both.check();
+        while !both.list.is_empty() {
+            both.remove_one(&mut random);
         }
-        both.fits();
+        both.compare();
     }
-    let starts: Vec<u64> = both.naive.keys().copied().collect();
-    starts.into_iter().for_each(|start| both.remove(start));
-    both.check();
-    assert_eq!(both.vm.map_nodes.live(), 0, "nodes are left");
+}
+
+/// In ascending order nodes are left nearly full: what fork counts on.
+#[test]
+fn ascending_insertions_fill_the_nodes() {
+    let mut both = Both::new();
+    let count = if cfg!(miri) { 200 } else { 20_000 };
+    for i in 0..count {
+        both.insert(MIN + u64::from(i) * 16, MIN + u64::from(i) * 16 + 8, i + 1);
+    }
+    both.tree.verify(&both.nodes, &mut |_| ()).unwrap();
+    assert!(both.nodes.live() <= count / 8 + 2 * NODES_PER_INSERT);
 }
 
 #[test]
-fn ascending_entries_fill_their_nodes() {
+fn descending_insertions_and_removals_from_the_middle() {
     let mut both = Both::new();
-    (0..300).for_each(|i| both.insert(i * PAGE, (i + 1) * PAGE));
-    both.check();
-    let full = 300u32.div_ceil(WIDTH as u32 - 2);
-    assert!(both.vm.map_nodes.live() <= full + 4);
+    let count = if cfg!(miri) { 60 } else { 1500 };
+    for i in (0..count).rev() {
+        both.insert(MIN + u64::from(i) * 16, MIN + u64::from(i) * 16 + 16, i + 1);
+    }
+    both.compare();
+    assert_eq!(both.holes().len(), 1, "no gap between any two");
+    while !both.list.is_empty() {
+        let (start, ..) = both.list.remove(both.list.len() / 2);
+        assert!(both.tree.remove(&both.nodes, start));
+        both.compare();
+    }
+}
+
+/// Places at the ends of the address space: nothing overflows.
+#[test]
+fn the_ends_of_the_address_space() {
+    let mut both = Both::new();
+    let query = |low, high, len, align| Query {
+        low,
+        high,
+        len,
+        align,
+        ceiling: &|start| start,
+    };
+    let all = query(0, u64::MAX, u64::MAX, 1);
+    assert_eq!(both.tree.first_fit(&both.nodes, 0, &all), Some(0));
+    assert_eq!(both.tree.last_fit(&both.nodes, 0, &all), Some(0));
+    both.insert(0, 1, 1);
+    both.insert(u64::MAX - 1, u64::MAX, 2);
+    assert_eq!(both.tree.first_fit(&both.nodes, 0, &all), None);
+    assert_eq!(both.tree.last_fit(&both.nodes, 0, &all), None);
+    let aligned = query(0, u64::MAX, 1 << 62, 1 << 63);
+    assert_eq!(both.tree.first_fit(&both.nodes, 0, &aligned), Some(1 << 63));
+    assert_eq!(both.tree.last_fit(&both.nodes, 0, &aligned), Some(1 << 63));
+    let late = query(u64::MAX - 5, u64::MAX, 4, 8);
+    assert_eq!(both.tree.first_fit(&both.nodes, 0, &late), None);
+    both.tree.verify(&both.nodes, &mut |_| ()).unwrap();
 }
