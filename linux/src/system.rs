@@ -110,6 +110,20 @@ impl<P: Platform> Linux<P> {
         Ok(self.collect(pid))
     }
 
+    /// Loads `program` as [`Linux::run`] does and lets go of it: whether it could be started.
+    ///
+    /// Errors: why not.
+    pub fn try_load(&'static self, program: Program) -> Result<(), Errno> {
+        let request = ExecRequest {
+            path: program.path,
+            args: program.args,
+            env: program.env,
+        };
+        let loaded = exec::load(self, None, request).map(drop);
+        self.inodes.sweep(self);
+        loaded
+    }
+
     /// Passes on a signal that the runner got: what a terminal sends to its foreground group
     /// (`SIGINT`, `SIGQUIT`), anything else to the main program.
     ///
