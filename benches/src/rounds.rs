@@ -15,18 +15,34 @@ pub struct Stat {
     pub min: f64,
     /// The slowest round.
     pub max: f64,
+    /// All of them in order.
+    rounds: [f64; ROUNDS],
 }
 
 impl Stat {
-    /// Sorts and sums up `rounds`, of which there is at least one.
-    pub fn of(mut rounds: Vec<f64>) -> Stat {
-        rounds.sort_by(f64::total_cmp);
+    /// Sums up the first [`ROUNDS`] of `times`. Panics when there are fewer.
+    pub fn of(times: &[f64]) -> Stat {
+        let rounds: [f64; ROUNDS] = std::array::from_fn(|i| times[i]);
+        let sorted = sorted(rounds);
         Stat {
-            median: rounds[rounds.len() / 2],
-            min: rounds[0],
-            max: rounds[rounds.len() - 1],
+            median: sorted[ROUNDS / 2],
+            min: sorted[0],
+            max: sorted[ROUNDS - 1],
+            rounds,
         }
     }
+
+    /// How many times as long as `other` this took: the median over the rounds, in each of which
+    /// the two stood side by side.
+    pub fn to(&self, other: &Stat) -> f64 {
+        let ratio = |i: usize| self.rounds[i] / other.rounds[i];
+        sorted(std::array::from_fn(ratio))[ROUNDS / 2]
+    }
+}
+
+fn sorted(mut rounds: [f64; ROUNDS]) -> [f64; ROUNDS] {
+    rounds.sort_by(f64::total_cmp);
+    rounds
 }
 
 /// One contender: a name, and a round that does `operations` and says how many it did.
@@ -61,7 +77,7 @@ pub fn alternate(contenders: &mut [Contender<'_>]) -> Vec<(&'static str, Stat)> 
         }
     }
     let names = contenders.iter().map(|c| c.name);
-    names.zip(times.into_iter().map(Stat::of)).collect()
+    names.zip(times.iter().map(|t| Stat::of(t))).collect()
 }
 
 /// A small generator of numbers, the same in every run.

@@ -15,12 +15,17 @@ pub fn number(value: f64) -> String {
 
 /// How many times `ours` takes of what `theirs` does.
 pub fn ratio(ours: Stat, theirs: Stat) -> String {
-    format!("{:.3}×", ours.median / theirs.median)
+    match ours.to(&theirs) {
+        small if small < 0.02 => format!("1/{:.0}", small.recip()),
+        ratio => format!("{ratio:.2}×"),
+    }
 }
 
 /// Median, least and most.
 pub fn stat(stat: Stat) -> String {
-    let Stat { median, min, max } = stat;
+    let Stat {
+        median, min, max, ..
+    } = stat;
     format!("{} ({}–{})", number(median), number(min), number(max))
 }
 

@@ -24,7 +24,11 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     for s in &layout.segments {
         assert!(before <= s.vaddr && s.end() <= high && s.end() <= LIMIT);
         assert!(s.file_bytes <= s.memory_bytes);
-        assert!(s.offset.checked_add(s.file_bytes).is_some_and(|end| end <= size));
+        assert!(
+            s.offset
+                .checked_add(s.file_bytes)
+                .is_some_and(|end| end <= size)
+        );
         before = s.end();
     }
     if let Some((offset, bytes)) = layout.interpreter {

@@ -2,10 +2,10 @@
 
 #![no_main]
 
-#[path = "../src/draw.rs"]
-mod draw;
 #[path = "../../vm/tests/common/mod.rs"]
 mod common;
+#[path = "../src/draw.rs"]
+mod draw;
 
 use common::model::World;
 use draw::{Bytes, fault_op};
@@ -14,7 +14,9 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let mut bytes = Bytes::new(data);
     let mut world = World::with_frames(draw::FRAMES);
     for _ in 0..draw::MOST {
-        let Some(op) = fault_op(&mut bytes) else { break };
+        let Some(op) = fault_op(&mut bytes) else {
+            break;
+        };
         let fail = draw::failure(&mut bytes);
         draw::tell(&op, fail);
         world.step(&op, fail);

@@ -2,10 +2,10 @@
 
 #![no_main]
 
-#[path = "../src/draw.rs"]
-mod draw;
 #[path = "../../vm/tests/common/mod.rs"]
 mod common;
+#[path = "../src/draw.rs"]
+mod draw;
 
 use common::model::World;
 use draw::{Bytes, any_op};

@@ -102,8 +102,8 @@ pub fn any_op(bytes: &mut Bytes<'_>) -> Option<Op> {
 /// Mostly stores, loads, forks, exits and page-out.
 pub fn fault_op(bytes: &mut Bytes<'_>) -> Option<Op> {
     const KINDS: [u8; 32] = [
-        0, 0, 0, 1, 2, 4, 5, 6, 7, 8, 9, 9, 9, 9, 10, 10, 10, 14, 14, 14, 14, 14, 14, 15, 15, 15, 20,
-        20, 20, 20, 21, 18,
+        0, 0, 0, 1, 2, 4, 5, 6, 7, 8, 9, 9, 9, 9, 10, 10, 10, 14, 14, 14, 14, 14, 14, 15, 15, 15,
+        20, 20, 20, 20, 21, 18,
     ];
     let kind = KINDS[usize::from(bytes.byte()? % 32)];
     draw(kind, bytes)
@@ -120,19 +120,51 @@ fn map_op(kind: u8, bytes: &mut Bytes<'_>) -> Option<Op> {
     let space = bytes.small(4)?;
     let (first, len) = bytes.range()?;
     Some(match kind {
-        0 => Op::Map { space, len, place: bytes.place()?, what: bytes.what()?, prot: bytes.prot()? },
+        0 => Op::Map {
+            space,
+            len,
+            place: bytes.place()?,
+            what: bytes.what()?,
+            prot: bytes.prot()?,
+        },
         1 => Op::Remove { space, first, len },
-        2 => Op::Protect { space, first, len, prot: bytes.prot()? },
-        3 => Op::ProtectMax { space, first, len, prot: bytes.prot()? },
-        4 => Op::Inherit { space, first, len, inherit: bytes.byte()? },
+        2 => Op::Protect {
+            space,
+            first,
+            len,
+            prot: bytes.prot()?,
+        },
+        3 => Op::ProtectMax {
+            space,
+            first,
+            len,
+            prot: bytes.prot()?,
+        },
+        4 => Op::Inherit {
+            space,
+            first,
+            len,
+            inherit: bytes.byte()?,
+        },
         5 => Op::Discard { space, first, len },
         6 => Op::Wire { space, first, len },
         7 => Op::Unwire { space, first, len },
         8 => {
             let (new_len, place) = (1 + bytes.below(8)?, bytes.place()?);
-            Op::Move { space, first, len, new_len, place }
+            Op::Move {
+                space,
+                first,
+                len,
+                new_len,
+                place,
+            }
         }
-        19 => Op::Clean { space, first, len, invalidate: bytes.byte()? > 127 },
+        19 => Op::Clean {
+            space,
+            first,
+            len,
+            invalidate: bytes.byte()? > 127,
+        },
         21 => Op::Drop { space, first, len },
         _ => Op::Residency { space, first, len },
     })
@@ -144,25 +176,59 @@ fn data_op(kind: u8, bytes: &mut Bytes<'_>) -> Option<Op> {
         9 => Op::Fork { space },
         10 => Op::Exit { space },
         11 => Op::Create,
-        20 => Op::PageOut { want: 1 + bytes.below(40)? as u32 },
-        12 => Op::Write { space, page: bytes.below(SPAN)?, place: bytes.small(4)?, value: bytes.value()? },
-        13 => Op::Read { space, page: bytes.below(SPAN)?, place: bytes.small(4)? },
+        20 => Op::PageOut {
+            want: 1 + bytes.below(40)? as u32,
+        },
+        12 => Op::Write {
+            space,
+            page: bytes.below(SPAN)?,
+            place: bytes.small(4)?,
+            value: bytes.value()?,
+        },
+        13 => Op::Read {
+            space,
+            page: bytes.below(SPAN)?,
+            place: bytes.small(4)?,
+        },
         14 => {
             let (page, place) = (bytes.below(SPAN)?, bytes.byte()?);
             let (cpu, place) = (usize::from(place >> 7), usize::from(place % 4));
-            Op::Store { space, cpu, page, place, value: bytes.value()? }
+            Op::Store {
+                space,
+                cpu,
+                page,
+                place,
+                value: bytes.value()?,
+            }
         }
         15 => {
             let (page, place) = (bytes.below(SPAN)?, bytes.byte()?);
             let (cpu, place) = (usize::from(place >> 7), usize::from(place % 4));
-            Op::Load { space, cpu, page, place }
+            Op::Load {
+                space,
+                cpu,
+                page,
+                place,
+            }
         }
-        16 => Op::FileWrite { file: space % 2, page: bytes.below(SPAN)?, place: bytes.small(4)?, value: bytes.value()? },
-        17 => Op::FileRead { file: space % 2, page: bytes.below(SPAN)?, place: bytes.small(4)? },
+        16 => Op::FileWrite {
+            file: space % 2,
+            page: bytes.below(SPAN)?,
+            place: bytes.small(4)?,
+            value: bytes.value()?,
+        },
+        17 => Op::FileRead {
+            file: space % 2,
+            page: bytes.below(SPAN)?,
+            place: bytes.small(4)?,
+        },
         _ => {
             // In eighths of a page, up to twice the file.
             let eighths = bytes.below(2 * 8 * FILE_PAGES)?;
-            Op::Resize { file: space % 2, bytes: eighths * 512 + u64::from(bytes.byte()?) }
+            Op::Resize {
+                file: space % 2,
+                bytes: eighths * 512 + u64::from(bytes.byte()?),
+            }
         }
     })
 }

@@ -1,5 +1,7 @@
 //! A chosen part for Miri: every unsafe path of the slabs, through the public API, on a small
-//! machine. `MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test -p bsdvm --test miri`.
+//! machine. Files and swap of a test live for ever, so leaks are not looked for:
+//! `MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-ignore-leaks" cargo +nightly miri test -p bsdvm
+//! --test miri`.
 
 mod common;
 

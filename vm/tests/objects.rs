@@ -8,16 +8,9 @@ use bsdvm::{
     Sharing, Space, SpaceError, VirtAddr,
 };
 use bsdvm_sim::Sim;
-use common::{Files, PAGE, anon, at, check, check_empty, get, pages, put, space, touch, vm};
-
-fn map_at(
-    s: Space<'_, Sim<12>>,
-    first: u64,
-    count: u64,
-    what: Mapping,
-) -> Result<VirtAddr, MapError> {
-    s.map(count * PAGE, Placement::At(at(first)), what)
-}
+use common::{
+    Files, PAGE, anon, at, check, check_empty, get, map_at, pages, put, space, touch, vm,
+};
 
 #[test]
 fn s02_contents_go_with_the_last_reference_and_the_rest_with_the_last_hold() {

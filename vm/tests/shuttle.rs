@@ -12,6 +12,7 @@ use bsdvm::{
 };
 use bsdvm_sim::{Sim, SimConfig};
 use common::{PAGE, TestVm, anon, at, check, check_empty, get, pages, put, touch};
+use shuttle::rand::{Rng, RngCore, thread_rng};
 use shuttle::thread;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -711,5 +712,76 @@ fn a_fork_meets_a_protection_and_stores() {
         let (child, seen) = child.lock().unwrap().take().unwrap();
         assert_eq!(get(w.at(child), 0), seen, "a store came after the fork");
         w.end(&[parent, child], &[]);
+    });
+}
+
+/// One operation chosen at random on `id`; whatever it answers, the invariants hold afterwards.
+fn anything(w: &World, id: SpaceId, cpu: usize, file: ObjectId) {
+    let mut random = thread_rng();
+    let page = random.gen_range(0..6);
+    let range = pages(page, random.gen_range(1..3));
+    let space = w.at(id);
+    match random.gen_range(0..16) {
+        0..4 => drop(w.store(id, cpu, page, u64::from(random.next_u32()))),
+        4 => drop(w.load(id, cpu, page)),
+        5 => {
+            let Ok(child) = space.fork() else { return };
+            let before = w.load(child, cpu, page);
+            let _ = w.store(child, cpu, (page + 1) % 6, 5);
+            if w.at(child)
+                .entry(at(page))
+                .is_some_and(|e| e.sharing == Sharing::Private && e.file.is_none())
+            {
+                assert_eq!(
+                    w.load(child, cpu, page),
+                    before,
+                    "somebody else wrote to a copy"
+                );
+            }
+            w.at(child).release();
+        }
+        6 => drop(space.remove(range)),
+        7 => drop(space.protect(range, Prot::READ)),
+        8 => drop(space.protect(range, Prot::RW)),
+        9 => drop(space.discard(range)),
+        10 => drop(space.wire(range)),
+        11 => drop(space.unwire(range)),
+        12 => drop(w.vm.pageout_step(3)),
+        13 => {
+            let _ = space.map(
+                range.len(),
+                Placement::Replace(range.start()),
+                Mapping::anonymous(Prot::RW),
+            );
+        }
+        14 => drop(w.vm.object(file).set_size(PAGE * (page % 3))),
+        _ => {
+            let _ = space.clean(range, true);
+            space.drop_translations(range);
+        }
+    }
+}
+
+#[test]
+fn anything_meets_anything() {
+    explore(|| {
+        let w = World::new(128);
+        let file = w.file(2);
+        let one = w.with(&[1, 2, 3]);
+        for (first, sharing) in [(3, Sharing::Shared), (5, Sharing::Private)] {
+            let what = Mapping::object(file, 0, sharing, Prot::RW);
+            let count = 2 - first / 5;
+            w.at(one)
+                .map(count * PAGE, Placement::At(at(first)), what)
+                .unwrap();
+        }
+        let two = w.at(one).fork().unwrap();
+        w.together(
+            [(0, one), (1, two), (2, one)]
+                .into_iter()
+                .map(|(cpu, id)| part(move |w| (0..4).for_each(|_| anything(w, id, cpu, file))))
+                .collect(),
+        );
+        w.end(&[one, two], &[file]);
     });
 }

@@ -5,7 +5,7 @@ mod common;
 
 use bsdvm::{
     Access, FaultError, Inherit, MapError, Mapping, ObjectError, ObjectId, Placement, Prot,
-    Sharing, Space, SpaceError, SpaceId,
+    Sharing, Space, SpaceError, SpaceId, SwapError,
 };
 use bsdvm_sim::{InjectKind, Sim};
 use common::{Files, MemorySwap, PAGE, TestVm, anon, at, check, check_empty, get, pages, put, vm};
@@ -375,6 +375,7 @@ fn reads_and_writes_fail_whole() {
     sweep("read", page_all_out, |s| {
         s.space().read(at(3), &mut [0; 4096 * 3])
     });
+    sweep("load", page_all_out, |s| s.space().load_u32(at(0)));
     sweep("exchange", page_all_out, |s| {
         s.space().compare_exchange_u32(at(0), 1, 2)
     });
@@ -424,6 +425,11 @@ fn a_deep_fork_fails_whole() {
 fn objects_fail_whole() {
     sweep("create", nothing, |s| {
         let id = s.vm.object_create_anonymous(PAGE * 4)?;
+        s.vm.object(id).release();
+        Ok::<(), ObjectError>(())
+    });
+    sweep("create a file's", nothing, |s| {
+        let id = s.vm.object_create(s.files.pager(9), PAGE * 4)?;
         s.vm.object(id).release();
         Ok::<(), ObjectError>(())
     });
@@ -526,4 +532,26 @@ fn the_pager_cannot_write() {
         9u64.to_le_bytes()
     );
     scene.end();
+}
+
+/// Swap: the table of slots fails whole, and the device can be added then.
+#[test]
+fn adding_swap_fails_whole() {
+    for n in 1.. {
+        let vm = vm(200);
+        let before = vm.counters().frames_free;
+        vm.inject_failure(n);
+        let done = vm.swap_on(MemorySwap::leak(3000));
+        let fired = vm.injection_left() == 0;
+        vm.inject_failure(0);
+        if !fired {
+            assert_eq!(done, Ok(()));
+            break;
+        }
+        assert_eq!(done, Err(SwapError::NoMemory));
+        assert_eq!(vm.counters().frames_free, before);
+        vm.swap_on(MemorySwap::leak(3000)).unwrap();
+        assert_eq!(vm.swap_on(MemorySwap::leak(1)), Err(SwapError::InUse));
+        check_empty(&vm);
+    }
 }

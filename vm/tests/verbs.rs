@@ -9,7 +9,8 @@ use bsdvm::{
 };
 use bsdvm_sim::Sim;
 use common::{
-    Files, MemorySwap, PAGE, anon, at, check, check_empty, get, pages, put, space, touch, vm,
+    Files, MemorySwap, PAGE, anon, at, check, check_empty, get, map_at, pages, put, space, touch,
+    vm,
 };
 use std::sync::atomic::Ordering;
 
@@ -29,15 +30,6 @@ fn draw(space: Space<'_, Sim<12>>, count: u64) -> String {
         }
     }
     text
-}
-
-fn map_at(
-    s: Space<'_, Sim<12>>,
-    first: u64,
-    count: u64,
-    what: Mapping,
-) -> Result<VirtAddr, MapError> {
-    s.map(count * PAGE, Placement::At(at(first)), what)
 }
 
 #[test]
@@ -473,10 +465,7 @@ fn m13_discard_brings_no_older_data_back() {
     assert_eq!(get(s, 18), 23, "shared memory keeps what was written");
     assert_eq!((get(child, 1), get(child, 9)), (11, 12));
     child.discard(pages(1, 1)).unwrap();
-    assert_eq!(
-        (get(child, 1), draw(child, 5)),
-        (0, "ABCC.".into())
-    );
+    assert_eq!((get(child, 1), draw(child, 5)), (0, "ABCC.".into()));
     child.release();
     assert_eq!(get(s, 1), 0);
     s.release();

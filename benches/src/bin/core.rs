@@ -192,7 +192,7 @@ fn main() {
             short(count.zeroed),
             short(count.copied),
             count.records.map(short).join(", "),
-            table::stat(Stat::of(time.times.clone())),
+            table::stat(Stat::of(&time.times)),
         ]);
     }
     table::head("Sizes of records", &["record", "bytes"]);

@@ -1,8 +1,10 @@
 //! A page of one object, touched without a map: the fault of objects used directly (O11).
 
 use super::chain::{Chain, Found};
+use super::pagein::PageIn;
 use crate::Vm;
 use crate::object::limbo::Limbo;
+use crate::object::pages::BusyWait;
 use crate::object::radix;
 use crate::object::{ObjectError, ObjectHandle};
 use crate::page::{Bits, Class};
@@ -14,6 +16,14 @@ use bsdvm_machine::{Frame, Machine};
 pub(crate) enum Touch {
     Read,
     Write,
+}
+
+/// How an attempt ended: done, or what is to be done with no lock held before the next one.
+enum Touched {
+    Done,
+    Busy(BusyWait),
+    PageIn(PageIn),
+    NoFrame,
 }
 
 /// Frames that a touch wants freed when it finds none.
@@ -33,61 +43,70 @@ impl<M: Machine> Vm<M> {
             let mut limbo = Limbo::new(self);
             let mut nodes = self.reserve_page_nodes(1)?;
             let mut chain = Chain::lock(self, object, index);
-            let found = chain.walk();
-            match found {
-                Found::Page(frame) if self.frames.page(frame).is_busy() => {
-                    let wait = self.busy_wait(frame);
-                    drop(chain);
-                    self.wait_busy(wait);
+            let touched = self.touch_once(&mut chain, touch, &mut nodes, &mut limbo, with);
+            drop(chain);
+            match touched {
+                Touched::Done => return Ok(()),
+                Touched::Busy(wait) => self.wait_busy(wait),
+                Touched::PageIn(job) => {
+                    self.page_in(job, &mut limbo).map_err(ObjectError::Pager)?
                 }
-                Found::Page(frame) if touch == Touch::Write && chain.is_behind() => {
-                    if let Some(new) = self.copy_to_front(&mut chain, frame, &mut nodes, &mut limbo)
-                    {
-                        with(Some(new));
-                        return Ok(());
-                    }
-                    drop(chain);
-                    self.reclaim_for_touch()?;
-                }
-                Found::Page(frame) => {
-                    let page = self.frames.page(frame);
-                    page.set(Bits::REFERENCED);
-                    if touch == Touch::Write {
-                        page.set(Bits::DIRTY);
-                    }
-                    with(Some(frame));
-                    return Ok(());
-                }
-                Found::Nothing if touch == Touch::Read => {
-                    with(None);
-                    return Ok(());
-                }
-                Found::Nothing => {
-                    if let Some(frame) = self.frames.alloc(Class::Normal) {
-                        self.machine().zero(frame);
-                        self.frames.page(frame).set(Bits::DIRTY);
-                        let front = chain.front();
-                        self.insert_page(object, &mut front.state, &mut nodes, index, frame);
-                        with(Some(frame));
-                        return Ok(());
-                    }
-                    drop(chain);
-                    self.reclaim_for_touch()?;
-                }
-                Found::Swapped(_) | Found::Pager(_) => {
-                    let job = self.begin_page_in(chain.last(), found, &mut nodes);
-                    drop(chain);
-                    match job {
-                        Some(job) => self.page_in(job, &mut limbo).map_err(ObjectError::Pager)?,
-                        None => self.reclaim_for_touch()?,
-                    }
-                }
-                Found::BeyondEnd | Found::TooLong => {
-                    with(None);
-                    return Ok(());
-                }
+                Touched::NoFrame => self.reclaim_for_touch()?,
             }
         }
+    }
+
+    /// One attempt, under the locks of the chain.
+    fn touch_once<'v>(
+        &'v self,
+        chain: &mut Chain<'v, M>,
+        touch: Touch,
+        nodes: &mut Reservation<'_, M, radix::Node>,
+        limbo: &mut Limbo<'_, M>,
+        with: &mut dyn FnMut(Option<Frame>),
+    ) -> Touched {
+        let found = chain.walk();
+        let frame = match found {
+            Found::Page(frame) if self.frames.page(frame).is_busy() => {
+                return Touched::Busy(self.busy_wait(frame));
+            }
+            Found::Page(frame) if touch == Touch::Write && chain.is_behind() => {
+                self.copy_to_front(chain, frame, nodes, limbo)
+            }
+            Found::Page(frame) => Some(frame),
+            Found::Nothing if touch == Touch::Write => self.fill_front(chain, nodes),
+            Found::Swapped(_) | Found::Pager(_) => {
+                let job = self.begin_page_in(chain.last(), found, nodes);
+                return job.map_or(Touched::NoFrame, Touched::PageIn);
+            }
+            Found::Nothing | Found::BeyondEnd | Found::TooLong => {
+                with(None);
+                return Touched::Done;
+            }
+        };
+        let Some(frame) = frame else {
+            return Touched::NoFrame;
+        };
+        let page = self.frames.page(frame);
+        page.set(Bits::REFERENCED);
+        if touch == Touch::Write {
+            page.set(Bits::DIRTY);
+        }
+        with(Some(frame));
+        Touched::Done
+    }
+
+    /// A fresh page in the front of a chain.
+    fn fill_front(
+        &self,
+        chain: &mut Chain<'_, M>,
+        nodes: &mut Reservation<'_, M, radix::Node>,
+    ) -> Option<Frame> {
+        let frame = self.frames.alloc(Class::Normal)?;
+        self.machine().zero(frame);
+        let front = chain.front();
+        self.insert_page(front.object, &mut front.state, nodes, front.index, frame);
+        Some(frame)
     }
 
     /// Gives the front of a chain a copy of a page that others see behind it, to be written.

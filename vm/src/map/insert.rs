@@ -139,33 +139,8 @@ impl<'v, M: Machine> Space<'v, M> {
             .round_up(bytes)
             .filter(|&n| n > 0)
             .ok_or(MapError::InvalidAddress)?;
-        if !what.max_prot.contains(what.prot) {
-            return Err(MapError::Protection);
-        }
-        let offset = match what.backing {
-            MappingBacking::Object { offset, .. } if page.within(offset) != 0 => {
-                return Err(MapError::InvalidArgument);
-            }
-            MappingBacking::Object { offset, .. } => page.index(offset),
-            MappingBacking::Anonymous => 0,
-        };
-        if offset
-            .checked_add(page.index(len))
-            .and_then(|end| page.offset(end))
-            .is_none()
-        {
-            return Err(MapError::InvalidArgument);
-        }
-        let fixed = match place {
-            Placement::At(at) | Placement::Replace(at) => {
-                let range = VirtRange::from_len(at, len).ok_or(MapError::InvalidAddress)?;
-                if !page.is_aligned(at) {
-                    return Err(MapError::InvalidAddress);
-                }
-                range
-            }
-            _ => VirtRange::default(),
-        };
+        let offset = offset_of::<M>(what, len)?;
+        let fixed = fixed_range::<M>(place, len)?;
         let mut edit = self.edit(fixed, Need::CLIP.and(1, 0))?;
         let range = edit.place(len, place)?;
         let charge = match (what.backing, what.sharing) {
@@ -178,12 +153,10 @@ impl<'v, M: Machine> Space<'v, M> {
             .map_err(|_| MapError::ChargeLimit)?;
         let object = match what.backing {
             MappingBacking::Anonymous => None,
-            MappingBacking::Object { object, .. } => {
-                if !edit.vm.reference(object.0) {
-                    edit.vm.charge.refund(charge);
-                    return Err(MapError::InvalidArgument);
-                }
-                Some(object.0)
+            MappingBacking::Object { object, .. } if edit.vm.reference(object.0) => Some(object.0),
+            MappingBacking::Object { .. } => {
+                edit.vm.charge.refund(charge);
+                return Err(MapError::InvalidArgument);
             }
         };
         if let Placement::Replace(_) = place {
@@ -205,6 +178,37 @@ impl<'v, M: Machine> Space<'v, M> {
         self.wire(range).inspect_err(|_| {
             let _ = self.remove(range);
         })
+    }
+}
+
+/// Where in its object a mapping of `len` bytes begins, in pages; refuses what cannot be.
+fn offset_of<M: Machine>(what: Mapping, len: u64) -> Result<u64, MapError> {
+    let page = M::PAGE;
+    if !what.max_prot.contains(what.prot) {
+        return Err(MapError::Protection);
+    }
+    let offset = match what.backing {
+        MappingBacking::Object { offset, .. } if page.within(offset) != 0 => {
+            return Err(MapError::InvalidArgument);
+        }
+        MappingBacking::Object { offset, .. } => page.index(offset),
+        MappingBacking::Anonymous => 0,
+    };
+    offset
+        .checked_add(page.index(len))
+        .and_then(|end| page.offset(end))
+        .ok_or(MapError::InvalidArgument)?;
+    Ok(offset)
+}
+
+/// The range that a placement names; empty when it leaves the choice to the map.
+fn fixed_range<M: Machine>(place: Placement, len: u64) -> Result<VirtRange, MapError> {
+    match place {
+        Placement::At(at) | Placement::Replace(at) if M::PAGE.is_aligned(at) => {
+            VirtRange::from_len(at, len).ok_or(MapError::InvalidAddress)
+        }
+        Placement::At(_) | Placement::Replace(_) => Err(MapError::InvalidAddress),
+        Placement::FirstFit { .. } | Placement::TopDown { .. } => Ok(VirtRange::default()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Objects used directly (O11): read, write, size, clean. And what the rest of the core asks of
 //! the pages of one object.
 
+use super::life::MOST_OF_CALLERS;
 use super::limbo::Limbo;
 use super::radix::Slot;
 use super::{Kind, ObjectHandle};
@@ -100,7 +101,7 @@ impl<M: Machine> Object<'_, M> {
     /// One reference more. False when the object has ended or its count is full.
     #[must_use]
     pub fn reference(self) -> bool {
-        self.vm.reference(self.handle)
+        self.vm.reference_up_to(self.handle, MOST_OF_CALLERS)
     }
 
     /// Gives up a reference. With the last one the object ends; dirty pages go to its pager.

@@ -13,6 +13,9 @@ use bsdvm_machine::sync::atomic::{AtomicU32, Ordering};
 /// References that one object can have: far below overflow, so that a loop of `fetch_add` by many
 /// threads cannot reach it.
 const MOST: u32 = u32::MAX / 2;
+/// References that callers can take one by one. The rest is for entries, shadows and workers,
+/// which are fewer, as each has a record or a frame: the core's own references do not fail.
+pub(crate) const MOST_OF_CALLERS: u32 = MOST / 2;
 
 impl<M: Machine> Vm<M> {
     fn vacant_object(&self) -> ObjectRec<M> {
@@ -104,10 +107,16 @@ impl<M: Machine> Vm<M> {
     /// full.
     #[must_use]
     pub(crate) fn reference(&self, object: ObjectHandle) -> bool {
+        self.reference_up_to(object, MOST)
+    }
+
+    /// One reference more, if there are fewer than `most`.
+    #[must_use]
+    pub(crate) fn reference_up_to(&self, object: ObjectHandle, most: u32) -> bool {
         self.object_rec(object)
             .refs
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| {
-                (n > 0 && n < MOST).then_some(n + 1)
+                (n > 0 && n < most).then_some(n + 1)
             })
             .is_ok()
     }
@@ -178,3 +187,6 @@ impl<M: Machine> Vm<M> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

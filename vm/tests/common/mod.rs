@@ -11,8 +11,8 @@ pub mod op;
 pub mod scripted;
 
 use bsdvm::{
-    Config, Mapping, ObjectId, PageBytes, Pager, PagerError, PagerOps, Placement, Prot, Space,
-    SpaceId, SwapDevice, VirtAddr, VirtRange, Vm,
+    Config, MapError, Mapping, ObjectId, PageBytes, Pager, PagerError, PagerOps, Placement, Prot,
+    Space, SpaceId, SwapDevice, VirtAddr, VirtRange, Vm,
 };
 use bsdvm_sim::{Sim, SimConfig};
 use std::collections::HashMap;
@@ -167,6 +167,16 @@ pub fn pages(first: u64, count: u64) -> VirtRange {
 /// A space over `count` pages from [`BASE`].
 pub fn space(vm: &TestVm, count: u64) -> Space<'_, Sim<12>> {
     vm.space(vm.space_create(pages(0, count)).expect("a space"))
+}
+
+/// Maps `count` pages of something at page `first`.
+pub fn map_at(
+    space: Space<'_, Sim<12>>,
+    first: u64,
+    count: u64,
+    what: Mapping,
+) -> Result<VirtAddr, MapError> {
+    space.map(count * PAGE, Placement::At(at(first)), what)
 }
 
 /// Maps `count` pages of zero-filled memory at page `first`.
