@@ -207,7 +207,7 @@ const COMMANDS: [&str; 64] = [
     "d=$(mktemp -d); flock $d/lock echo locked; install -m 600 /etc/passwd $d/p; stat -c %a $d/p; rm -r $d",
     "id; whoami; hostname; tty; groups; uname -srm; getconf PAGESIZE",
     "ulimit -n; ulimit -s; umask; umask 027; umask; (umask 0; umask)",
-    "cat /proc/self/comm; cat /proc/self/cmdline | tr '\\0' ' '; readlink /proc/self/exe",
+    "cat /proc/self/comm; tr '\\0' ' ' < /proc/self/cmdline; readlink /proc/self/exe",
     "shuf -i 1-10 | sort -n | tr '\\n' ' '; factor 123456; base64 /etc/hostname",
     "kill -0 $$ && echo alive; trap 'echo int' INT; kill -INT $$; echo after",
     "for i in $(seq 5); do (echo $i) & done | sort; wait",

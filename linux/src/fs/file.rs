@@ -5,6 +5,7 @@ use super::event::EventCounter;
 use super::inode::{InodeRef, Key, key_of};
 use super::memfile::MemFile;
 use super::pipe::PipeEnd;
+use super::proc::Maker;
 use super::socket::Socket;
 use crate::errno::Errno;
 use crate::platform::{DirEntry, FileStat, HostFile, Moment, Platform};
@@ -27,9 +28,10 @@ pub(crate) struct HostOpen<P: Platform> {
     inode: Lock<P, Option<InodeRef<P>>, { rank::FILE }>,
 }
 
-/// Text made when it was opened, such as `/proc/self/maps`.
+/// Text of ours, such as `/proc/self/maps`: made anew whenever it is read from its beginning.
 pub(crate) struct TextFile<P: Platform> {
-    pub(crate) text: Vec<u8>,
+    make: Maker,
+    made: Lock<P, Vec<u8>, { rank::FILE }>,
     pub(crate) name: Vec<u8>,
     offset: Lock<P, u64, { rank::FILE }>,
 }
@@ -130,9 +132,10 @@ impl<P: Platform> OpenFile<P> {
         OpenFile::with(Kind::Memory(file), abi::O_RDWR | abi::O_LARGEFILE)
     }
 
-    pub(crate) fn text(name: Vec<u8>, text: Vec<u8>) -> OpenFile<P> {
+    pub(crate) fn text(name: Vec<u8>, make: Maker) -> OpenFile<P> {
         let file = TextFile {
-            text,
+            make,
+            made: Lock::<P, _, { rank::FILE }>::new(Vec::new()),
             name,
             offset: Lock::<P, _, { rank::FILE }>::new(0),
         };
@@ -187,7 +190,7 @@ impl<P: Platform> OpenFile<P> {
             Kind::Host(host) => host.file.stat(),
             Kind::Memory(file) => Ok(file.stat()),
             Kind::Pipe(pipe) => Ok(made_up(abi::S_IFIFO | 0o600, pipe.id(), 0)),
-            Kind::Text(text) => Ok(made_up(abi::S_IFREG | 0o444, 1, text.text.len() as u64)),
+            Kind::Text(_) => Ok(made_up(abi::S_IFREG | 0o444, 1, 0)),
             Kind::Listing(_) => Ok(made_up(abi::S_IFDIR | 0o500, 1, 0)),
             Kind::Socket(socket) => Ok(made_up(abi::S_IFSOCK | 0o777, socket.id(), 0)),
             Kind::Event(_) | Kind::Epoll(_) => Ok(made_up(0o600, 1, 0)),
@@ -277,20 +280,25 @@ pub(crate) fn made_up(mode: u32, ino: u64, size: u64) -> FileStat {
 }
 
 impl<P: Platform> TextFile<P> {
-    pub(crate) fn read_at(&self, offset: u64, buf: &mut [u8]) -> usize {
+    pub(crate) fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize, Errno> {
+        if offset == 0 {
+            let text = (self.make)()?;
+            *self.made.lock() = text;
+        }
+        let text = self.made.lock();
         let from = usize::try_from(offset)
             .unwrap_or(usize::MAX)
-            .min(self.text.len());
-        let n = buf.len().min(self.text.len() - from);
-        buf[..n].copy_from_slice(&self.text[from..from + n]);
-        n
+            .min(text.len());
+        let n = buf.len().min(text.len() - from);
+        buf[..n].copy_from_slice(&text[from..from + n]);
+        Ok(n)
     }
 
-    pub(crate) fn read(&self, buf: &mut [u8]) -> usize {
-        let mut at = self.offset.lock();
-        let n = self.read_at(*at, buf);
-        *at += n as u64;
-        n
+    pub(crate) fn read(&self, buf: &mut [u8]) -> Result<usize, Errno> {
+        let at = *self.offset.lock();
+        let n = self.read_at(at, buf)?;
+        *self.offset.lock() = at + n as u64;
+        Ok(n)
     }
 
     fn seek(&self, offset: i64, whence: u32) -> Result<u64, Errno> {

@@ -7,16 +7,21 @@ use crate::platform::Platform;
 use crate::process::{Life, Process};
 use crate::system::Linux;
 use crate::thread::Task;
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
+/// Makes the text of a file when it is read from its beginning, as Linux does: who opened it may
+/// have executed another program since.
+pub(crate) type Maker = Box<dyn Fn() -> Result<Vec<u8>, Errno> + Send + Sync>;
+
 /// What is at the end of a path of ours.
 pub(crate) enum Node {
-    /// A file with this text.
-    Text(Vec<u8>),
+    /// A file whose text this makes.
+    Text(Maker),
     /// A symbolic link.
     Link(Vec<u8>),
     /// A directory.
@@ -28,7 +33,10 @@ impl<P: Platform> Task<P> {
     pub(crate) fn node(&self, own: &Own) -> Result<Node, Errno> {
         match own {
             Own::SelfLink => Ok(Node::Link(format!("{}", self.process.pid).into_bytes())),
-            Own::MemInfo => Ok(Node::Text(meminfo(self.sys).into_bytes())),
+            Own::MemInfo => {
+                let sys = self.sys;
+                Ok(Node::Text(Box::new(move || Ok(meminfo(sys).into_bytes()))))
+            }
             Own::Fd(fd) => Ok(Node::Link(self.file(u64::from(*fd))?.name()?)),
             Own::Process(pid, name) => self.process_node(*pid, name),
         }
@@ -39,7 +47,7 @@ impl<P: Platform> Task<P> {
             let table = self.sys.processes.lock();
             table.get(pid).ok_or(Errno::ENOENT)?.process.clone()
         };
-        let text = match name {
+        match name {
             b"" | b"fd" | b"task" => return Ok(Node::Dir),
             b"exe" => return Ok(Node::Link(process.shared.lock().exe.clone())),
             b"cwd" => {
@@ -47,70 +55,88 @@ impl<P: Platform> Task<P> {
                 return Ok(Node::Link(cwd.path(&self.sys.platform)?));
             }
             b"root" => return Ok(Node::Link(b"/".to_vec())),
-            b"maps" => match process.space() {
-                Some(space) => maps::text(self.sys, &space).into_bytes(),
-                None => Vec::new(),
-            },
-            b"cmdline" => cmdline(&process)?,
-            b"auxv" => process
-                .space()
-                .map(|s| s.bounds.lock().auxv.clone())
-                .unwrap_or_default(),
-            b"comm" => [&process.shared.lock().name[..], b"\n"].concat(),
-            b"stat" => self.stat_line(&process)?.into_bytes(),
-            b"statm" => statm::<P>(&process).into_bytes(),
-            b"status" => self.status(&process)?.into_bytes(),
-            _ => return Err(Errno::ENOENT),
-        };
-        Ok(Node::Text(text))
+            _ => {}
+        }
+        let known = TEXTS.iter().find(|known| **known == name);
+        let (sys, name) = (self.sys, *known.ok_or(Errno::ENOENT)?);
+        Ok(Node::Text(Box::new(move || text(sys, &process, name))))
     }
+}
 
-    fn stat_line(&self, process: &Arc<Process<P>>) -> Result<String, Errno> {
-        let (size, resident) = figures(process);
-        let name = String::from_utf8_lossy(&process.shared.lock().name).into_owned();
-        let ticks = process.cpu_time.load(Ordering::Relaxed) / 10_000_000;
-        let table = self.sys.processes.lock();
-        let record = table.get(process.pid).ok_or(Errno::ENOENT)?;
-        let state = state_letter(record.life, process.stopped.load(Ordering::Relaxed));
-        Ok(format!(
-            "{} ({name}) {state} {} {} {} 0 -1 0 0 0 0 0 {ticks} 0 0 0 20 0 {} 0 0 {} {resident} \
-             18446744073709551615 0 0 0 0 0 0 0 0 0 0 0 0 17 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n",
-            process.pid,
-            record.parent,
-            record.pgid,
-            record.sid,
-            record.threads.len(),
-            size * Linux::<P>::PAGE_BYTES,
-        ))
-    }
+/// The files of a process that are text.
+const TEXTS: [&[u8]; 7] = [
+    b"maps", b"cmdline", b"auxv", b"comm", b"stat", b"statm", b"status",
+];
 
-    fn status(&self, process: &Arc<Process<P>>) -> Result<String, Errno> {
-        let (size, resident) = figures(process);
-        let kib = Linux::<P>::PAGE_BYTES / 1024;
-        let name = String::from_utf8_lossy(&process.shared.lock().name).into_owned();
-        let id = self.sys.platform.identity();
-        let table = self.sys.processes.lock();
-        let record = table.get(process.pid).ok_or(Errno::ENOENT)?;
-        let state = state_letter(record.life, process.stopped.load(Ordering::Relaxed));
-        Ok(format!(
-            "Name:\t{name}\nState:\t{state}\nTgid:\t{pid}\nPid:\t{pid}\nPPid:\t{}\n\
-             Uid:\t{}\t{}\t{}\t{}\nGid:\t{}\t{}\t{}\t{}\n\
-             VmSize:\t{:8} kB\nVmRSS:\t{:8} kB\nThreads:\t{}\n",
-            record.parent,
-            id.uid,
-            id.euid,
-            id.euid,
-            id.euid,
-            id.gid,
-            id.egid,
-            id.egid,
-            id.egid,
-            size * kib,
-            resident * kib,
-            record.threads.len(),
-            pid = process.pid,
-        ))
-    }
+/// The text of one of [`TEXTS`] as it is now.
+fn text<P: Platform>(
+    sys: &'static Linux<P>,
+    process: &Arc<Process<P>>,
+    name: &[u8],
+) -> Result<Vec<u8>, Errno> {
+    Ok(match name {
+        b"maps" => match process.space() {
+            Some(space) => maps::text(sys, &space).into_bytes(),
+            None => Vec::new(),
+        },
+        b"cmdline" => cmdline(process)?,
+        b"auxv" => process
+            .space()
+            .map(|s| s.bounds.lock().auxv.clone())
+            .unwrap_or_default(),
+        b"comm" => [&process.shared.lock().name[..], b"\n"].concat(),
+        b"stat" => stat_line(sys, process)?.into_bytes(),
+        b"statm" => statm::<P>(process).into_bytes(),
+        b"status" => status(sys, process)?.into_bytes(),
+        _ => return Err(Errno::ENOENT),
+    })
+}
+
+fn stat_line<P: Platform>(sys: &Linux<P>, process: &Arc<Process<P>>) -> Result<String, Errno> {
+    let (size, resident) = figures(process);
+    let name = String::from_utf8_lossy(&process.shared.lock().name).into_owned();
+    let ticks = process.cpu_time.load(Ordering::Relaxed) / 10_000_000;
+    let table = sys.processes.lock();
+    let record = table.get(process.pid).ok_or(Errno::ENOENT)?;
+    let state = state_letter(record.life, process.stopped.load(Ordering::Relaxed));
+    Ok(format!(
+        "{} ({name}) {state} {} {} {} 0 -1 0 0 0 0 0 {ticks} 0 0 0 20 0 {} 0 0 {} {resident} \
+         18446744073709551615 0 0 0 0 0 0 0 0 0 0 0 0 17 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n",
+        process.pid,
+        record.parent,
+        record.pgid,
+        record.sid,
+        record.threads.len(),
+        size * Linux::<P>::PAGE_BYTES,
+    ))
+}
+
+fn status<P: Platform>(sys: &Linux<P>, process: &Arc<Process<P>>) -> Result<String, Errno> {
+    let (size, resident) = figures(process);
+    let kib = Linux::<P>::PAGE_BYTES / 1024;
+    let name = String::from_utf8_lossy(&process.shared.lock().name).into_owned();
+    let id = sys.platform.identity();
+    let table = sys.processes.lock();
+    let record = table.get(process.pid).ok_or(Errno::ENOENT)?;
+    let state = state_letter(record.life, process.stopped.load(Ordering::Relaxed));
+    Ok(format!(
+        "Name:\t{name}\nState:\t{state}\nTgid:\t{pid}\nPid:\t{pid}\nPPid:\t{}\n\
+         Uid:\t{}\t{}\t{}\t{}\nGid:\t{}\t{}\t{}\t{}\n\
+         VmSize:\t{:8} kB\nVmRSS:\t{:8} kB\nThreads:\t{}\n",
+        record.parent,
+        id.uid,
+        id.euid,
+        id.euid,
+        id.euid,
+        id.gid,
+        id.egid,
+        id.egid,
+        id.egid,
+        size * kib,
+        resident * kib,
+        record.threads.len(),
+        pid = process.pid,
+    ))
 }
 
 fn state_letter(life: Life, stopped: bool) -> char {

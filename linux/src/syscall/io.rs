@@ -204,8 +204,8 @@ impl<P: Platform> Task<P> {
             (Kind::Memory(memory), At::Own) => memory.read(&mut buf)?,
             (Kind::Memory(memory), At::Offset(o)) => memory.read_at(o, &mut buf)?,
             (Kind::Listing(_), _) => return Err(Errno::EISDIR),
-            (Kind::Text(text), At::Own) => text.read(&mut buf),
-            (Kind::Text(text), At::Offset(o)) => text.read_at(o, &mut buf),
+            (Kind::Text(text), At::Own) => text.read(&mut buf)?,
+            (Kind::Text(text), At::Offset(o)) => text.read_at(o, &mut buf)?,
         };
         buf.truncate(n);
         Ok(buf)
