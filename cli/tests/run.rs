@@ -265,3 +265,18 @@ fn what_else_is_installed_says_and_ends_the_same() {
         }
     }
 }
+
+#[test]
+fn many_processes_with_many_files_fit() {
+    // Each of 40 processes has 50 files open: more than the usual limit of one process.
+    let script = "for i in $(busybox seq 40); do (for j in $(busybox seq 10 59); do \
+        eval \"exec $j</etc/passwd\"; done; busybox sleep 1; echo $i) & done; wait";
+    let command = format!("{{ {script}; }} | sort -n | md5sum");
+    let limited = ["prlimit", "--nofile=1024:", "/bin/bash", "-c", &command];
+    let expected = native(&limited);
+    let run = env!("CARGO_BIN_EXE_bsdvm");
+    let ours = [&limited[..2], &[run, "run", "--check", "--"], &limited[2..]].concat();
+    let got = native(&ours);
+    assert_eq!(text(&got.stderr), "");
+    assert_eq!(text(&got.stdout), text(&expected.stdout));
+}

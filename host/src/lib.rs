@@ -37,13 +37,18 @@ pub(crate) fn errno(e: HostErrno) -> Errno {
 #[derive(Debug)]
 pub struct HostPlatform {
     identity: Identity,
+    /// What a guest finds as its limits.
+    limits: [(u64, u64); 16],
     /// Why the machine last refused a guest thread.
     refusal: Mutex<Option<HostedError>>,
 }
 
 impl HostPlatform {
-    /// The host as the calling process sees it.
+    /// The host as the calling process sees it. Its limit of open files is raised as far as it
+    /// goes; guests find the one that was.
     pub fn new() -> HostPlatform {
+        let limits = limits();
+        take_descriptors();
         let groups = rustix::process::getgroups().unwrap_or_default();
         HostPlatform {
             identity: Identity {
@@ -53,6 +58,7 @@ impl HostPlatform {
                 egid: rustix::process::getegid().as_raw(),
                 groups: groups.into_iter().map(|g| g.as_raw()).collect(),
             },
+            limits,
             refusal: Mutex::new(None),
         }
     }
@@ -62,6 +68,45 @@ impl HostPlatform {
         let mut refusal = self.refusal.lock().unwrap_or_else(|e| e.into_inner());
         refusal.take().map(|e| e.to_string())
     }
+}
+
+/// The limits of the calling process, by number as Linux counts them on x86-64.
+fn limits() -> [(u64, u64); 16] {
+    use rustix::process::Resource as R;
+    [
+        R::Cpu,
+        R::Fsize,
+        R::Data,
+        R::Stack,
+        R::Core,
+        R::Rss,
+        R::Nproc,
+        R::Nofile,
+        R::Memlock,
+        R::As,
+        R::Locks,
+        R::Sigpending,
+        R::Msgqueue,
+        R::Nice,
+        R::Rtprio,
+        R::Rttime,
+    ]
+    .map(|resource| {
+        let limit = rustix::process::getrlimit(resource);
+        (
+            limit.current.unwrap_or(u64::MAX),
+            limit.maximum.unwrap_or(u64::MAX),
+        )
+    })
+}
+
+/// All guest processes share our descriptors: we take as many as we may have. A host that
+/// refuses leaves us what we had.
+fn take_descriptors() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    let _ = setrlimit(Resource::Nofile, limit);
 }
 
 impl Default for HostPlatform {
@@ -232,35 +277,8 @@ impl Platform for HostPlatform {
     }
 
     fn limit(&self, resource: u32) -> (u64, u64) {
-        use rustix::process::Resource as R;
-        // By number, as Linux counts them on x86-64.
-        const BY_NUMBER: [R; 16] = [
-            R::Cpu,
-            R::Fsize,
-            R::Data,
-            R::Stack,
-            R::Core,
-            R::Rss,
-            R::Nproc,
-            R::Nofile,
-            R::Memlock,
-            R::As,
-            R::Locks,
-            R::Sigpending,
-            R::Msgqueue,
-            R::Nice,
-            R::Rtprio,
-            R::Rttime,
-        ];
-        let none = (u64::MAX, u64::MAX);
-        let Some(&resource) = BY_NUMBER.get(resource as usize) else {
-            return none;
-        };
-        let limit = rustix::process::getrlimit(resource);
-        (
-            limit.current.unwrap_or(u64::MAX),
-            limit.maximum.unwrap_or(u64::MAX),
-        )
+        let limit = self.limits.get(resource as usize).copied();
+        limit.unwrap_or((u64::MAX, u64::MAX))
     }
 
     fn message(&self, line: &str) {
