@@ -190,6 +190,24 @@ pub fn anon(space: Space<'_, Sim<12>>, first: u64, count: u64) {
         .expect("a free range");
 }
 
+/// Draws a space, a letter for each page: `.` nothing, else one letter for each entry in turn.
+pub fn draw(space: Space<'_, Sim<12>>, count: u64) -> String {
+    let mut text = String::new();
+    let mut entries: Vec<VirtAddr> = Vec::new();
+    for page in 0..count {
+        match space.entry(at(page)).filter(|i| i.range.contains(at(page))) {
+            None => text.push('.'),
+            Some(info) => {
+                if entries.last() != Some(&info.range.start()) {
+                    entries.push(info.range.start());
+                }
+                text.push(char::from(b'A' + entries.len() as u8 - 1));
+            }
+        }
+    }
+    text
+}
+
 pub fn put(space: Space<'_, Sim<12>>, page: u64, value: u64) {
     space
         .write(at(page), &value.to_le_bytes())
