@@ -2,12 +2,9 @@
 
 mod common;
 
-use bsdvm::{
-    FaultError, Inherit, MapError, Mapping, Placement, Prot, Sharing,
-};
+use bsdvm::{FaultError, Inherit, MapError, Mapping, Placement, Prot, Sharing};
 use common::{
-    Files, PAGE, anon, at, check, check_empty, draw, get, map_at, pages, put, space,
-    touch, vm,
+    Files, PAGE, anon, at, check, check_empty, draw, get, map_at, pages, put, space, touch, vm,
 };
 use std::sync::atomic::Ordering;
 

@@ -4,8 +4,8 @@
 mod common;
 
 use bsdvm::{
-    Access, FaultError, Faulted, Inherit, MapError, Mapping, Placement, Prot, Sharing,
-    VirtAddr, VirtRange,
+    Access, FaultError, Faulted, Inherit, MapError, Mapping, Placement, Prot, Sharing, VirtAddr,
+    VirtRange,
 };
 use common::{
     Files, MemorySwap, PAGE, anon, at, check, check_empty, draw, get, map_at, pages, put, space,
