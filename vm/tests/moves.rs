@@ -235,3 +235,27 @@ fn moving_less_than_there_is_frees_the_rest() {
     s.release();
     check_empty(&vm);
 }
+
+/// However many entries a range has, they move together.
+#[test]
+fn moving_many_entries_moves_each() {
+    let vm = vm(1000);
+    let s = space(&vm, 256);
+    anon(s, 0, 60);
+    for page in 0..60 {
+        put(s, page, page + 1);
+    }
+    for page in (0..60).step_by(2) {
+        s.protect(pages(page, 1), Prot::READ).unwrap();
+    }
+    assert_eq!(s.entries(), 60);
+    s.move_(pages(0, 60), 60 * PAGE, Placement::At(at(100)))
+        .unwrap();
+    check(&vm);
+    assert_eq!(s.entries(), 60);
+    for page in 0..60 {
+        assert_eq!(get(s, 100 + page), page + 1);
+    }
+    s.release();
+    check_empty(&vm);
+}

@@ -369,3 +369,92 @@ fn o05_a_copy_of_a_file_page_ends_when_memory_is_short() {
         check_empty(&vm);
     }
 }
+
+/// A read of a file's page enters those around it that are in memory: an aligned window of 16,
+/// cut to the entry, without what a private copy hides, and never for writing.
+#[test]
+fn o05_neighbours_of_a_page_that_is_read_are_entered() {
+    let vm = vm(1000);
+    let files = Files::leak();
+    let file = vm.object_create(files.pager(0), 64 * PAGE).unwrap();
+    for page in 0..64 {
+        vm.object(file).read(page * PAGE, &mut [0]).unwrap();
+    }
+    let s = space(&vm, 128);
+    map_at(
+        s,
+        0,
+        40,
+        Mapping::object(file, 0, Sharing::Private, Prot::RW),
+    )
+    .unwrap();
+    put(s, 18, 7);
+    // The window is aligned to addresses, whatever the place in the file.
+    let window = 16 - (at(0).0 / PAGE) % 16;
+    assert_eq!(window, 16, "the map begins with a window");
+    s.fault(at(20), Access::Read).unwrap();
+    assert_eq!(s.resident(), 15, "sixteen without the one that is hidden");
+    assert_eq!(touch(&vm, s.id(), 0, at(16), None), Ok(0));
+    assert_eq!(s.resident(), 15, "nothing more was needed");
+    s.fault(at(39), Access::Read).unwrap();
+    assert_eq!(s.resident(), 15 + 8, "cut to the entry");
+    check(&vm);
+    touch(&vm, s.id(), 0, at(17), Some(5)).unwrap();
+    let mut byte = [1];
+    vm.object(file).read(17 * PAGE, &mut byte).unwrap();
+    assert_eq!((byte[0], get(s, 17), get(s, 18)), (0, 5, 7));
+    // A write enters itself alone.
+    s.fault(at(2), Access::Write).unwrap();
+    assert_eq!(s.resident(), 15 + 8 + 1);
+    s.release();
+    vm.object(file).release();
+    check_empty(&vm);
+}
+
+/// A page that comes after its range was wired is wired when it is touched.
+#[test]
+fn w01_a_page_that_comes_later_is_wired_too() {
+    let vm = vm(1000);
+    let file = vm.object_create(Files::leak().pager(0), 2 * PAGE).unwrap();
+    let s = space(&vm, 32);
+    map_at(s, 0, 2, Mapping::object(file, 0, Sharing::Shared, Prot::RW)).unwrap();
+    s.wire(pages(0, 2)).unwrap();
+    vm.object(file).set_size(0).unwrap();
+    vm.object(file).set_size(2 * PAGE).unwrap();
+    touch(&vm, s.id(), 0, at(0), None).unwrap();
+    touch(&vm, s.id(), 0, at(1), Some(1)).unwrap();
+    check(&vm);
+    for _ in 0..4 {
+        vm.pageout_step(100);
+    }
+    assert_eq!(vm.object(file).resident_pages(), 2);
+    s.unwire(pages(0, 2)).unwrap();
+    for _ in 0..4 {
+        vm.pageout_step(100);
+    }
+    assert_eq!(vm.object(file).resident_pages(), 0);
+    s.release();
+    vm.object(file).release();
+    check_empty(&vm);
+}
+
+/// A machine that can enter nothing, with nothing entered that could make room.
+#[test]
+fn o09_a_machine_that_refuses_everything_is_out_of_memory() {
+    let vm = vm(1000);
+    let s = space(&vm, 32);
+    anon(s, 0, 2);
+    let injector = vm.machine().injector();
+    injector.fail_nth(bsdvm_sim::InjectKind::PmapEnter, 1);
+    assert_eq!(s.fault(at(0), Access::Write), Err(FaultError::NoMemory));
+    injector.clear();
+    s.fault(at(0), Access::Write).unwrap();
+    // With something entered, that goes, and comes again when it is wanted.
+    injector.fail_nth(bsdvm_sim::InjectKind::PmapEnter, 1);
+    s.fault(at(1), Access::Write).unwrap();
+    injector.clear();
+    assert_eq!(s.resident(), 1);
+    check(&vm);
+    s.release();
+    check_empty(&vm);
+}

@@ -9,9 +9,6 @@ use crate::page::{Bits, Class};
 use crate::space::SpaceError;
 use bsdvm_machine::Machine;
 
-/// Frames that a copy wants freed when it finds none.
-const RECLAIM: u32 = 16;
-
 impl<M: Machine> Vm<M> {
     /// A new object that shows what `pages` pages from `offset` of the chain of `object` show now.
     /// A pager at its end stays behind the copy. The new object has one reference and carries
@@ -116,11 +113,10 @@ impl<M: Machine> Vm<M> {
         }
     }
 
+    /// Makes room for a frame.
     fn reclaim_for_copy(&self) -> Result<(), SpaceError> {
-        if self.pageout_step(RECLAIM) > 0 {
-            Ok(())
-        } else {
-            Err(SpaceError::NoMemory)
-        }
+        let frame = self.wait_frame(Class::Normal).ok_or(SpaceError::NoMemory)?;
+        self.frames.free(frame);
+        Ok(())
     }
 }

@@ -205,9 +205,14 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
                 }
                 Next::TableFrames(count) => self.donate(count)?,
                 Next::TooMany => self.space.drop_translations(vm.machine().user_range()),
+                Next::NoFrame if self.spare.is_none() => {
+                    let frame = vm.wait_frame(Class::Normal);
+                    self.spare = Some(frame.ok_or(FaultError::NoMemory)?);
+                }
+                // The spare is for the page itself, and what is on the way needs one more.
                 Next::NoFrame => {
-                    self.reclaim()?;
-                    self.spare = self.spare.or_else(|| vm.frames.alloc(Class::Normal));
+                    let frame = vm.wait_frame(Class::Normal);
+                    vm.frames.free(frame.ok_or(FaultError::NoMemory)?);
                 }
             }
             self.refill()?;
@@ -278,9 +283,7 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
     fn donate(&mut self, count: u32) -> Result<(), FaultError> {
         let vm = self.space.vm;
         for _ in 0..count {
-            let Some(frame) = vm.frames.alloc(Class::System) else {
-                return self.reclaim();
-            };
+            let frame = vm.wait_frame(Class::System).ok_or(FaultError::NoMemory)?;
             let taken = self.space.with_pmap(|pmap| pmap.donate(frame));
             if taken.is_none() {
                 vm.frames.free(frame);
@@ -288,17 +291,6 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
             }
         }
         Ok(())
-    }
-
-    /// Pages something out so that a frame becomes free.
-    fn reclaim(&mut self) -> Result<(), FaultError> {
-        M::assert_none_held();
-        let vm = self.space.vm;
-        if vm.pageout_step(RECLAIM) > 0 || vm.frames.free_count() > u64::from(RECLAIM) * 8 {
-            Ok(())
-        } else {
-            Err(FaultError::NoMemory)
-        }
     }
 
     /// What the translation may allow: never a write that has to be seen first.
@@ -323,6 +315,3 @@ fn reserve_chunks<M: Machine>(
     }
     reserve(around::PAGES as u32).or_else(|_| reserve(1))
 }
-
-/// Frames that a fault wants freed when it finds none.
-const RECLAIM: u32 = 16;

@@ -26,9 +26,6 @@ enum Touched {
     NoFrame,
 }
 
-/// Frames that a touch wants freed when it finds none.
-const RECLAIM: u32 = 16;
-
 impl<M: Machine> Vm<M> {
     /// Calls `with` with the page at `index` of `object`, under its lock; with `None` for a read
     /// of a page that nobody has written. Pages in what is missing.
@@ -133,11 +130,12 @@ impl<M: Machine> Vm<M> {
         Some(new)
     }
 
+    /// Makes room for a frame.
     fn reclaim_for_touch(&self) -> Result<(), ObjectError> {
-        if self.pageout_step(RECLAIM) > 0 {
-            Ok(())
-        } else {
-            Err(ObjectError::NoMemory)
-        }
+        let frame = self
+            .wait_frame(Class::Normal)
+            .ok_or(ObjectError::NoMemory)?;
+        self.frames.free(frame);
+        Ok(())
     }
 }

@@ -92,12 +92,12 @@ impl<M: Machine> Edit<'_, M> {
             Some((object, offset)) => {
                 change.object = Some(object);
                 change.offset = offset;
-                change.flags |= Flags::COPY_ON_WRITE | Flags::NEEDS_COPY;
+                change.flags |= Flags::COPIED;
             }
             None => {
                 change.object = None;
                 change.offset = 0;
-                change.flags -= Flags::COPY_ON_WRITE | Flags::NEEDS_COPY;
+                change.flags -= Flags::COPIED;
             }
         }
         vm.release(object, &mut self.limbo);

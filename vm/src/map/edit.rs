@@ -292,8 +292,7 @@ impl<'v, M: Machine> Edit<'v, M> {
     }
 
     fn make_object_before_clip(&mut self, handle: EntryHandle) {
-        let entry = self.get(handle);
-        if entry.object.is_none() && self.objects.left() > 0 {
+        if self.objects.left() > 0 {
             self.make_object(handle);
         }
     }

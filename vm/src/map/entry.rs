@@ -79,6 +79,11 @@ const _: () = assert!(
     "with its share of the tree an entry stays below 128 bytes"
 );
 
+impl Flags {
+    /// Copied on write, and not copied yet.
+    pub(crate) const COPIED: Flags = Flags::COPY_ON_WRITE.union(Flags::NEEDS_COPY);
+}
+
 impl Entry {
     pub(crate) const VACANT: Entry = Entry {
         start: VirtAddr(0),

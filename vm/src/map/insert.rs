@@ -221,7 +221,7 @@ fn new_entry(
 ) -> Entry {
     let flags = match (what.sharing, object) {
         (Sharing::Shared, _) => Flags::SHARED,
-        (Sharing::Private, Some(_)) => Flags::COPY_ON_WRITE | Flags::NEEDS_COPY,
+        (Sharing::Private, Some(_)) => Flags::COPIED,
         (Sharing::Private, None) => Flags::empty(),
     };
     Entry {

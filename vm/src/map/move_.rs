@@ -131,7 +131,6 @@ impl<M: Machine> Edit<'_, M> {
             stack_reserve: 0,
             charge: M::PAGE.index(grow),
             object: None,
-            offset: 0,
             flags: entry.flags - super::Flags::USER_WIRED - super::Flags::STACK,
             ..entry
         };
@@ -140,7 +139,7 @@ impl<M: Machine> Edit<'_, M> {
                 more.object = Some(object);
                 more.offset = offset;
                 if entry.is_private() {
-                    more.flags |= super::Flags::COPY_ON_WRITE | super::Flags::NEEDS_COPY;
+                    more.flags |= super::Flags::COPIED;
                 } else {
                     more.charge = 0;
                 }
@@ -150,7 +149,7 @@ impl<M: Machine> Edit<'_, M> {
                 more.offset = entry.index_of::<M>(from.end());
                 more.charge = 0;
             }
-            _ => more.flags -= super::Flags::COPY_ON_WRITE | super::Flags::NEEDS_COPY,
+            _ => more.flags -= super::Flags::COPIED,
         }
         Ok(Some(more))
     }

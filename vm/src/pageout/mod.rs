@@ -16,9 +16,12 @@ use crate::Vm;
 use crate::object::limbo::Limbo;
 use crate::object::radix::Slot;
 use crate::object::{Kind, ObjectHandle};
-use crate::page::{Bits, Queue};
+use crate::page::{Bits, Class, Queue};
 use crate::pager::PagerError;
 use bsdvm_machine::{Frame, Machine, Usage};
+
+/// Frames that are freed at a time when one is wanted.
+const RECLAIM: u32 = 16;
 
 /// What became of a page that page-out looked at.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,6 +58,18 @@ impl<M: Machine> Vm<M> {
             }
         }
         freed
+    }
+
+    /// A free frame, paging out as much as it takes. `None` when nothing can go. No lock is held.
+    pub(crate) fn wait_frame(&self, class: Class) -> Option<Frame> {
+        loop {
+            if let Some(frame) = self.frames.alloc(class) {
+                return Some(frame);
+            }
+            if self.pageout_step(RECLAIM) == 0 {
+                return self.frames.alloc(class);
+            }
+        }
     }
 
     /// Takes one page out, if it was not used lately.

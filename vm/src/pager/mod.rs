@@ -19,13 +19,10 @@ pub enum PagerError {
 }
 
 /// The bytes of one page, as a pager sees them.
+#[allow(clippy::len_without_is_empty, reason = "a page is never empty")]
 pub trait PageBytes {
     /// The size of the page in bytes.
     fn len(&self) -> usize;
-    /// Whether the page has no bytes: never.
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
     /// Reads `buf.len()` bytes at `offset`.
     fn read(&self, offset: usize, buf: &mut [u8]);
     /// Writes `buf` at `offset`.

@@ -191,7 +191,7 @@ impl<'v, M: Machine> Space<'v, M> {
                     object: None,
                     offset: 0,
                     charge: entry.pages::<M>(),
-                    flags: entry.flags - Flags::COPY_ON_WRITE - Flags::NEEDS_COPY,
+                    flags: entry.flags - Flags::COPIED,
                     ..entry
                 },
                 Inherit::Share => old.share(handle),
@@ -297,7 +297,7 @@ impl<M: Machine> Edit<'_, M> {
             debug_assert!(counted, "an entry keeps its object");
             vm.lock_object(object).one_mapping = false;
         }
-        let copied = entry.flags | Flags::COPY_ON_WRITE | Flags::NEEDS_COPY;
+        let copied = entry.flags | Flags::COPIED;
         let parent = self.get_mut(handle);
         parent.flags = copied;
         if !entry.has(Flags::NEEDS_COPY) && entry.charge == 0 {
