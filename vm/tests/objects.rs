@@ -458,3 +458,53 @@ fn o09_a_machine_that_refuses_everything_is_out_of_memory() {
     s.release();
     check_empty(&vm);
 }
+
+/// What an anonymous object is charged follows its size.
+#[test]
+fn o08_the_charge_of_an_object_follows_its_size() {
+    let vm = vm(1000);
+    let object = vm.object_create_anonymous(7 * PAGE).unwrap();
+    for pages in [2, 5, 0, 3, 3, 9, 4] {
+        vm.object(object).set_size(pages * PAGE).unwrap();
+        assert_eq!(vm.counters().charged_pages, pages);
+        check(&vm);
+    }
+    vm.object(object).release();
+    check_empty(&vm);
+}
+
+/// The page of a wired range may lie behind its front, at another place there: it is the one that
+/// is unwired.
+#[test]
+fn w01_unwiring_finds_pages_behind_the_front() {
+    let vm = vm(1000);
+    let file = vm.object_create(Files::leak().pager(0), 16 * PAGE).unwrap();
+    let s = space(&vm, 32);
+    map_at(
+        s,
+        0,
+        4,
+        Mapping::object(file, 3 * PAGE, Sharing::Private, Prot::RW),
+    )
+    .unwrap();
+    put(s, 0, 1);
+    s.protect(pages(0, 4), Prot::READ).unwrap();
+    s.wire(pages(0, 4)).unwrap();
+    for _ in 0..4 {
+        vm.pageout_step(100);
+    }
+    assert_eq!(
+        vm.object(file).resident_pages(),
+        3,
+        "those that are not copied"
+    );
+    s.unwire(pages(0, 4)).unwrap();
+    check(&vm);
+    for _ in 0..4 {
+        vm.pageout_step(100);
+    }
+    assert_eq!(vm.object(file).resident_pages(), 0);
+    s.release();
+    vm.object(file).release();
+    check_empty(&vm);
+}

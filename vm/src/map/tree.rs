@@ -619,17 +619,18 @@ impl Tree {
     ) -> Result<(), &'static str> {
         match self.root {
             None => Ok(()),
-            Some(root) => self.verify_node(nodes, root, self.height, each),
+            Some(root) => self.verify_node(nodes, root, self.height, each).map(|_| ()),
         }
     }
 
+    /// Gives the start, end and largest gap of a subtree, found by looking at everything in it.
     fn verify_node<M: Machine>(
         &self,
         nodes: &Arena<M, Node>,
         handle: NodeHandle,
         height: usize,
         each: &mut dyn FnMut(Found),
-    ) -> Result<(), &'static str> {
+    ) -> Result<(u64, u64, u64), &'static str> {
         let node = nodes.get(&self.owner, handle);
         if node.len() == 0 {
             return Err("tree: an empty node");
@@ -637,30 +638,25 @@ impl Tree {
         if node.starts[node.len()..].iter().any(|&s| s != u64::MAX) {
             return Err("tree: a free place is not marked");
         }
+        let (mut before, mut largest) = (node.starts[0], 0);
         for i in 0..node.len() {
-            if i > 0 && node.starts[i] < node.ends[i - 1] {
-                return Err("tree: entries overlap");
-            }
+            let (start, end) = (node.starts[i], node.ends[i]);
+            let gap = start.checked_sub(before).ok_or("tree: entries overlap")?;
+            largest = largest.max(gap);
+            before = end;
             if height == 0 {
-                each(Found {
-                    id: node.kids[i],
-                    start: node.starts[i],
-                    end: node.ends[i],
-                });
+                let id = node.kids[i];
+                each(Found { id, start, end });
                 continue;
             }
-            let Some(kid) = Handle::from_raw(node.kids[i]) else {
-                return Err("tree: a child is missing");
-            };
-            self.verify_node(nodes, kid, height - 1, each)?;
-            let true_one = nodes.get(&self.owner, kid).summary(kid.raw());
-            if (true_one.start, true_one.end, true_one.gap)
-                != (node.starts[i], node.ends[i], node.gaps[i])
-            {
+            let kid = Handle::from_raw(node.kids[i]).ok_or("tree: a child is missing")?;
+            let found = self.verify_node(nodes, kid, height - 1, each)?;
+            if found != (start, end, node.gaps[i]) {
                 return Err("tree: a summary is stale");
             }
+            largest = largest.max(found.2);
         }
-        Ok(())
+        Ok((node.starts[0], before, largest))
     }
 }
 

@@ -274,3 +274,36 @@ fn the_ends_of_the_address_space() {
     assert_eq!(both.tree.first_fit(&both.nodes, 0, &late), None);
     both.tree.verify(&both.nodes, &mut |_| ()).unwrap();
 }
+
+/// What is taken out leaves few nodes behind: sparse neighbours are merged.
+#[test]
+fn a_tree_that_lost_most_of_its_entries_is_small() {
+    let mut both = Both::new();
+    let mut random = Random(99);
+    let nodes = &both.nodes;
+    let mut left: Vec<u64> = (0..8000).map(|i| MIN + i * 0x2000).collect();
+    for &start in &left {
+        let mut from = nodes
+            .reserve(&both.frames, NODES_PER_INSERT, Node::EMPTY)
+            .unwrap();
+        both.tree.insert(nodes, &mut from, start, start + 0x1000, 7);
+    }
+    let full = nodes.live();
+    assert!(
+        full < 8000 / 11,
+        "{full} nodes: ascending insertions fill them"
+    );
+    while left.len() > 400 {
+        let start = left.swap_remove(random.below(left.len() as u64) as usize);
+        assert!(both.tree.remove(nodes, start));
+    }
+    assert!(
+        nodes.live() < 400 / 3,
+        "{} nodes for 400 entries",
+        nodes.live()
+    );
+    for start in left {
+        assert!(both.tree.remove(nodes, start));
+    }
+    assert_eq!(nodes.live(), 0);
+}
