@@ -200,6 +200,26 @@ impl World {
         Ok(())
     }
 
+    /// A write that failed for want of memory may have copied the page of a private file before:
+    /// from then on it may show the file as it is or as it was.
+    fn may_be_copied(&mut self, space: usize, page: u64) {
+        let Some(page) = self.flat_ref(space).get(&page) else {
+            return;
+        };
+        let cell = page.cell.clone();
+        let content = cell.borrow().clone();
+        if let Content::File {
+            file,
+            index,
+            shared: false,
+        } = content
+            && !self.beyond(&content)
+        {
+            let words = self.words(&content);
+            *cell.borrow_mut() = Content::Either { file, index, words };
+        }
+    }
+
     fn model_write(&mut self, space: usize, page: u64, place: usize, value: u64) {
         let cell = self.flat_ref(space)[&page].cell.clone();
         let content = cell.borrow().clone();
@@ -357,6 +377,8 @@ impl World {
                 let expected = self.expect(s, page, Access::Write);
                 if same(r.map_err(|e| e.why), expected, may_fail) {
                     self.model_write(s, page, place % 4, value);
+                } else {
+                    self.may_be_copied(s, page);
                 }
             }
             Op::Read { page, place, .. } => {
@@ -380,6 +402,8 @@ impl World {
                 let expected = self.expect(s, page, Access::Write);
                 if same(r.map(|_| ()), expected, may_fail) {
                     self.model_write(s, page, place % 4, value);
+                } else {
+                    self.may_be_copied(s, page);
                 }
             }
             Op::Load {
