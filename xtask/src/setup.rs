@@ -8,11 +8,15 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// Debian packages, by a program that each brings.
-const PACKAGES: [(&str, &str); 1] = [("busybox", "busybox-static")];
+const PACKAGES: [(&str, &str); 2] = [("busybox", "busybox-static"), ("gcc", "build-essential")];
+
+/// Components of the toolchain in use, by a program that each brings.
+const COMPONENTS: [(&str, &str); 2] = [("cargo-fmt", "rustfmt"), ("cargo-clippy", "clippy")];
 
 /// Sets up what is missing.
 pub(crate) fn run(steps: &mut Steps) -> Outcome {
     packages(steps)?;
+    components(steps)?;
     if !has_nightly() {
         steps.skip("set-up: miri", "no nightly toolchain");
     } else if !has_miri() {
@@ -34,9 +38,26 @@ fn packages(steps: &mut Steps) -> Outcome {
         steps.skip(&name, "needs root and apt-get; install it by hand");
         return Ok(());
     }
-    let mut apt = Command::new("apt-get");
-    apt.args(["install", "--yes", "--no-install-recommends"]);
-    steps.command(&name, apt.args(missing))
+    let apt_get = || {
+        let mut apt = Command::new("apt-get");
+        apt.env("DEBIAN_FRONTEND", "noninteractive");
+        apt
+    };
+    steps.command("set-up: package lists", apt_get().arg("update"))?;
+    let mut install = apt_get();
+    install.args(["install", "--yes", "--no-install-recommends"]);
+    steps.command(&name, install.args(missing))
+}
+
+fn components(steps: &mut Steps) -> Outcome {
+    for (program, component) in COMPONENTS {
+        if !on_path(program) {
+            let mut rustup = Command::new("rustup");
+            rustup.args(["component", "add", component]);
+            steps.command(&format!("set-up: {component}"), &mut rustup)?;
+        }
+    }
+    Ok(())
 }
 
 /// Whether a nightly toolchain is there.
