@@ -28,6 +28,8 @@ struct Sums {
     charge: u64,
     entries: u64,
     pages: u64,
+    /// Frames that say that they are pages.
+    framed: u64,
     swapped: u64,
     mappings: u64,
     objects: u64,
@@ -53,6 +55,10 @@ impl<M: Machine> Vm<M> {
             self.check_frame(frame, &mut sums)?;
         }
         ensure(sums.mappings == 0, "rmap: a mapping without a translation")?;
+        ensure(
+            sums.framed == sums.pages,
+            "frames: the number of pages differs",
+        )?;
         ensure(
             sums.charge == self.charge.pages(),
             "charge: the sum differs",
@@ -313,6 +319,7 @@ impl<M: Machine> Vm<M> {
         let Some((object, index)) = page.identity() else {
             return ensure(mapped == 0, "page: a frame that is no page is mapped");
         };
+        sums.framed += 1;
         ensure(!page.is_busy(), "page: busy for ever")?;
         let state = self.lock_object(object);
         ensure(

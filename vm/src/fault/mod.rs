@@ -205,14 +205,13 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
                 }
                 Next::TableFrames(count) => self.donate(count)?,
                 Next::TooMany => self.space.drop_translations(vm.machine().user_range()),
-                Next::NoFrame if self.spare.is_none() => {
-                    let frame = vm.wait_frame(Class::Normal);
-                    self.spare = Some(frame.ok_or(FaultError::NoMemory)?);
-                }
-                // The spare is for the page itself, and what is on the way needs one more.
                 Next::NoFrame => {
                     let frame = vm.wait_frame(Class::Normal);
-                    vm.frames.free(frame.ok_or(FaultError::NoMemory)?);
+                    let frame = frame.ok_or(FaultError::NoMemory)?;
+                    // The spare is for the page itself; what is on the way needs one more.
+                    if let Some(more) = self.spare.replace(frame) {
+                        vm.frames.free(more);
+                    }
                 }
             }
             self.refill()?;

@@ -191,3 +191,6 @@ impl<M: Machine> Vm<M> {
         outcome
     }
 }
+
+#[cfg(test)]
+mod tests;
