@@ -627,3 +627,32 @@ fn w05_a_wired_page_is_copied_at_fork() {
     s.release();
     check_empty(&vm);
 }
+
+/// A copy of shared memory that looks at another place of what is behind it.
+#[test]
+fn m08_a_copy_of_part_of_what_is_shared_shows_that_part() {
+    let vm = vm(1000);
+    let s = space(&vm, 32);
+    anon(s, 0, 8);
+    for page in 0..8 {
+        put(s, page, 10 + page);
+    }
+    let first = vm.space(s.fork().unwrap());
+    s.inherit(pages(4, 4), Inherit::Share).unwrap();
+    let sharer = vm.space(s.fork().unwrap());
+    put(sharer, 6, 99);
+    s.inherit(pages(4, 4), Inherit::Copy).unwrap();
+    let copy = vm.space(s.fork().unwrap());
+    check(&vm);
+    put(s, 5, 50);
+    put(copy, 7, 70);
+    let all = |s| [3, 4, 5, 6, 7].map(|p| get(s, p));
+    assert_eq!(all(copy), [13, 14, 15, 99, 70]);
+    assert_eq!(all(sharer), [13, 14, 50, 99, 17]);
+    assert_eq!(all(first), [13, 14, 15, 16, 17]);
+    for each in [first, sharer, copy, s] {
+        each.release();
+        check(&vm);
+    }
+    check_empty(&vm);
+}
