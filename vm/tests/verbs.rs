@@ -383,6 +383,8 @@ fn m11_clean_writes_files_and_refuses_holes() {
         2,
         "private copies are not written"
     );
+    let kept = vm.object(file).resident_pages();
+    assert!(kept >= 2, "cleaning alone drops nothing: {kept}");
     let word = |page: u64| files.pages.lock().unwrap()[&(3, page)][..8].to_vec();
     assert_eq!(
         (word(1), word(3)),
