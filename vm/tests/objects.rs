@@ -508,3 +508,28 @@ fn w01_unwiring_finds_pages_behind_the_front() {
     vm.object(file).release();
     check_empty(&vm);
 }
+
+/// Each of many entries may need a shadow of its own when they are wired together.
+#[test]
+fn w01_many_entries_that_need_copies_are_wired_together() {
+    let vm = vm(1000);
+    let s = space(&vm, 32);
+    anon(s, 0, 8);
+    for page in 0..8 {
+        put(s, page, page);
+    }
+    for page in [1, 3, 5, 7] {
+        s.protect_max(pages(page, 1), Prot::RW).unwrap();
+    }
+    assert_eq!(s.entries(), 8);
+    let child = vm.space(s.fork().unwrap());
+    s.wire(pages(0, 8)).unwrap();
+    check(&vm);
+    for page in 0..8 {
+        put(s, page, 100);
+        assert_eq!(get(child, page), page);
+    }
+    child.release();
+    s.release();
+    check_empty(&vm);
+}
