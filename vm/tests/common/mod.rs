@@ -11,8 +11,8 @@ pub mod op;
 pub mod scripted;
 
 use bsdvm::{
-    Config, MapError, Mapping, ObjectId, PageBytes, Pager, PagerError, PagerOps, Placement, Prot,
-    Space, SpaceId, SwapDevice, VirtAddr, VirtRange, Vm,
+    Config, MapError, Mapping, PageBytes, Pager, PagerError, PagerOps, Placement, Prot, Space,
+    SpaceId, SwapDevice, VirtAddr, VirtRange, Vm,
 };
 use bsdvm_sim::{Sim, SimConfig};
 use std::collections::HashMap;
@@ -271,8 +271,4 @@ pub fn touch(
         }
     }
     panic!("a fault that never ends at {va:?}");
-}
-
-pub struct File {
-    pub id: ObjectId,
 }
