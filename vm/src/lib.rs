@@ -93,8 +93,8 @@ pub use bsdvm_machine::{
 pub use check::CheckError;
 pub use fault::{FaultError, Faulted};
 pub use map::{Backing, EntryInfo, Inherit, MapError, Mapping, Placement, Sharing};
-pub use object::{Object, ObjectError, ObjectId};
-pub use pager::{PageBytes, Pager, PagerError, PagerOps, SwapDevice, SwapError};
+pub use object::{Grabbed, Object, ObjectError, ObjectId, ObjectKind};
+pub use pager::{DevicePage, PageBytes, Pager, PagerError, PagerOps, SwapDevice, SwapError};
 pub use show::Counters;
 pub use space::{Space, SpaceError, SpaceId, UserError};
 

@@ -138,7 +138,7 @@ impl<'v, M: Machine> Space<'v, M> {
             from = entry.end;
             let Some(object) = entry.object else { continue };
             // Others write to a shared object directly, so copying on write would not do.
-            let copied = entry.inherit == Inherit::Copy
+            let copied = vm.inheritance(&entry) == Inherit::Copy
                 && (entry.wired > 0 || !entry.is_private() || vm.chain_length(object) >= MAX_CHAIN);
             if !copied {
                 continue;
@@ -185,7 +185,7 @@ impl<'v, M: Machine> Space<'v, M> {
             if new.map.find(new.vm, entry.start).is_some() {
                 continue;
             }
-            let inherited = match entry.inherit {
+            let inherited = match old.vm.inheritance(&entry) {
                 Inherit::None => continue,
                 Inherit::Zero => Entry {
                     object: None,
@@ -224,6 +224,19 @@ impl<'v, M: Machine> Space<'v, M> {
             rec: self.rec(),
             limbo: Limbo::new(vm),
         })
+    }
+}
+
+impl<M: Machine> crate::Vm<M> {
+    /// What a child gets of an entry: a device cannot be copied, and is shared instead.
+    fn inheritance(&self, entry: &Entry) -> Inherit {
+        let device = |object| self.lock_object(object).is_device();
+        match entry.inherit {
+            Inherit::Copy if !entry.is_private() && entry.object.is_some_and(device) => {
+                Inherit::Share
+            }
+            other => other,
+        }
     }
 }
 

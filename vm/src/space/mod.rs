@@ -144,6 +144,17 @@ impl<M: Machine> Vm<M> {
     }
 }
 
+impl<M: Machine> SpaceRec<M> {
+    /// One hold more, by somebody who has none: false when the space has ended.
+    pub(crate) fn try_hold(&self) -> bool {
+        self.holds
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| {
+                (n > 0).then(|| n.saturating_add(1))
+            })
+            .is_ok()
+    }
+}
+
 fn count_up(count: &AtomicU32) {
     let counted = count
         .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| {
