@@ -16,7 +16,7 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
     /// at the first thing that would need more than it has.
     pub(super) fn enter_around(&mut self, entry: &Entry, chain: &mut Chain<'v, M>) {
         let last = chain.last();
-        if last.state.is_anonymous() || entry.wired > 0 {
+        if !last.state.is_paged() || entry.wired > 0 {
             return;
         }
         let here = M::PAGE.index(self.va.0);

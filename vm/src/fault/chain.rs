@@ -82,7 +82,7 @@ impl<'v, M: Machine> Chain<'v, M> {
                     pager,
                     owned,
                 })),
-                Kind::Anonymous | Kind::Dead => None,
+                Kind::Anonymous | Kind::Kernel | Kind::Dead => None,
             };
             if let Some(found) = found {
                 let within = link.index < link.state.size::<M>();

@@ -76,7 +76,9 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
         let vm = self.space.vm;
         let page = vm.frames.page(frame);
         let settled = entry.wired > 0 && !entry.has(Flags::WIRING);
+        let kernel = chain.front().state.is_kernel();
         let wire = match self.purpose {
+            _ if kernel => false,
             Purpose::Wire => true,
             // A page that came after its range was wired.
             _ => settled && page.wired() == 0,
@@ -85,10 +87,11 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
             with(frame);
         } else if !entry.prot.is_empty() {
             // A clean page of a file is entered without write, so that the first write is seen.
-            let seen = !page.has(Bits::DIRTY) && !chain.front().state.is_anonymous();
+            let seen = !page.has(Bits::DIRTY) && chain.front().state.is_paged();
             let may_write = !behind && !entry.has(Flags::NEEDS_COPY) && !seen;
             let prot = Self::translation_prot(entry.prot, may_write);
-            let (attr, kind) = (MemoryAttr::WriteBack, Kind::Managed);
+            let kind = if kernel { Kind::Manual } else { Kind::Managed };
+            let attr = MemoryAttr::WriteBack;
             if let Some(next) = self.enter(self.va, frame, prot, attr, kind)? {
                 return Ok(next);
             }
@@ -200,11 +203,12 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
         let Some(range) = VirtRange::from_len(self.va, M::PAGE.bytes()) else {
             return;
         };
-        let pmap = space.rec().pmap.lock();
+        let home = space.home();
+        let pmap = space.home_rec().pmap.lock();
         if let Some(pmap) = pmap.as_ref() {
             self.limbo.begin();
             let flush = pmap.remove(range, &mut |gone| {
-                space.vm.translation_gone(space.handle, gone);
+                space.vm.translation_gone(home, gone);
             });
             self.limbo.add_flush(flush);
         }
@@ -222,26 +226,25 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
     ) -> Result<Option<Next>, FaultError> {
         let space = self.space;
         let vm = space.vm;
-        let pmap = space.rec().pmap.lock();
+        let home = space.home();
+        let pmap = space.home_rec().pmap.lock();
         let Some(pmap) = pmap.as_ref() else {
             return Err(FaultError::InvalidAddress);
         };
         if pmap.extract(self.va).is_some() {
             self.limbo.begin();
         }
-        let entered = pmap.enter(va, FrameRun::one(frame), prot, attr, kind, &mut |gone| {
-            vm.translation_gone(space.handle, gone)
+        let run = FrameRun::one(frame);
+        let entered = pmap.enter(va, run, prot, attr, kind, &mut |gone| {
+            vm.translation_gone(home, gone);
         });
         match entered {
             Ok(flush) => {
                 self.limbo.add_flush(flush);
-                let mapping = Mapping {
-                    space: space.handle,
-                    va,
-                };
                 if kind == Kind::Managed {
-                    vm.rmap
-                        .add(frame, vm.frames.page(frame), mapping, &mut self.chunks);
+                    let page = vm.frames.page(frame);
+                    let mapping = Mapping { space: home, va };
+                    vm.rmap.add(frame, page, mapping, &mut self.chunks);
                 }
                 Ok(None)
             }

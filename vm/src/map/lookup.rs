@@ -1,9 +1,9 @@
 //! Look at entries: what is mapped where.
 
 use super::edit::covers;
-use super::entry::{Entry, Flags, Inherit, Sharing};
+use super::entry::{Entry, Flags, Inherit, Kind, Sharing};
 use crate::object::{ObjectHandle, ObjectId};
-use crate::space::Space;
+use crate::space::{Space, SpaceId};
 use bsdvm_machine::{Machine, Prot, VirtAddr, VirtRange};
 
 /// What one entry says, as seen from outside (E04).
@@ -33,6 +33,8 @@ pub struct EntryInfo {
     pub stack: bool,
     /// By how many bytes it still may.
     pub stack_reserve: u64,
+    /// The map that says what is there, if this is a submap (M06).
+    pub submap: Option<SpaceId>,
     /// The object behind a pager at the end of the chain, and where in it the range begins, in
     /// bytes. The object stays alive only as long as the range is mapped.
     pub file: Option<(ObjectId, u64)>,
@@ -66,8 +68,9 @@ impl<M: Machine> Space<'_, M> {
             wired: entry.wired,
             user_wired: entry.has(Flags::USER_WIRED),
             needs_copy: entry.has(Flags::NEEDS_COPY),
-            stack: entry.has(Flags::STACK),
-            stack_reserve: entry.stack_reserve,
+            stack: matches!(entry.kind, Kind::Stack { .. }),
+            stack_reserve: entry.kind.reserve(),
+            submap: entry.submap().map(SpaceId),
             file: file.map(|(object, offset)| (ObjectId(object), bytes(offset))),
         }
     }
@@ -124,6 +127,6 @@ impl<M: Machine> crate::Vm<M> {
             at = (backing.object, at.1 + backing.offset);
             state = self.lock_backing(backing.object);
         }
-        (!state.is_anonymous()).then_some(at)
+        state.is_paged().then_some(at)
     }
 }

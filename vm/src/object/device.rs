@@ -68,11 +68,7 @@ impl<M: Machine> Vm<M> {
     ) {
         self.machine().zero(frame);
         self.insert_page(link.object, &mut link.state, nodes, link.index, frame);
-        let page = self.frames.page(frame);
-        page.set(Bits::DIRTY);
-        let wired = page.wire();
-        debug_assert!(wired, "a fresh frame can be wired");
-        self.queues.take(&self.frames, frame);
+        self.frames.page(frame).set(Bits::DIRTY);
     }
 
     /// Takes away every translation of pages `[first, end)` of a device, in all spaces.
@@ -124,13 +120,14 @@ impl<M: Machine> Vm<M> {
                 entry.start.checked_add(bytes)
             };
             let range = va(low).zip(va(high));
-            let pmap = space.rec().pmap.lock();
+            let home = space.home();
+            let pmap = space.home_rec().pmap.lock();
             if let (Some(pmap), Some((low, high))) = (pmap.as_ref(), range)
                 && let Some(range) = VirtRange::new(low, high)
             {
                 limbo.begin();
                 let flush = pmap.remove(range, &mut |gone| {
-                    self.translation_gone(space.handle, gone);
+                    self.translation_gone(home, gone);
                 });
                 limbo.add_flush(flush);
             }
@@ -148,6 +145,7 @@ impl<M: Machine> Object<'_, M> {
             Kind::Anonymous => ObjectKind::Default,
             Kind::Paged(_) => ObjectKind::Vnode,
             Kind::Physical => ObjectKind::Physical,
+            Kind::Kernel => ObjectKind::Kernel,
             Kind::Device(_, Owned::Elsewhere) => ObjectKind::Device,
             Kind::Device(_, Owned::Here) => ObjectKind::ManagedDevice,
         }

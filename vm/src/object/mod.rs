@@ -70,6 +70,10 @@ pub(crate) enum Kind {
     Physical,
     /// Has no pages: shows frames that a pager names.
     Device(Pager, Owned),
+    /// Memory of the kernel itself: zero-filled, wired as long as it is there, entered by hand, so
+    /// that no translation of it is ever dropped. Its index is the address above the lowest
+    /// address of the kernel, and no two entries show the same page.
+    Kernel,
 }
 
 /// Whose the frames are that a device shows.
@@ -96,6 +100,8 @@ pub enum ObjectKind {
     ManagedDevice,
     /// Zero-filled and wired.
     Physical,
+    /// Memory of the kernel itself.
+    Kernel,
     /// Ending.
     Dead,
 }
@@ -144,7 +150,15 @@ impl ObjectState {
 
     /// Wirings that each page has for the object's own sake.
     pub(crate) fn own_wirings(&self) -> u32 {
-        u32::from(matches!(self.kind, Kind::Physical))
+        u32::from(matches!(self.kind, Kind::Physical | Kind::Kernel))
+    }
+
+    pub(crate) fn is_paged(&self) -> bool {
+        matches!(self.kind, Kind::Paged(_))
+    }
+
+    pub(crate) fn is_kernel(&self) -> bool {
+        matches!(self.kind, Kind::Kernel)
     }
 
     /// The size in pages, rounded up.
