@@ -92,11 +92,11 @@ pub use bsdvm_machine::{
 };
 pub use check::CheckError;
 pub use fault::{FaultError, Faulted};
-pub use map::{Backing, EntryInfo, Inherit, MapError, Mapping, Placement, Sharing};
+pub use map::{Backing, EntryInfo, GrowthLimits, Inherit, MapError, Mapping, Placement, Sharing};
 pub use object::{Grabbed, Object, ObjectError, ObjectId, ObjectKind};
 pub use pager::{DevicePage, PageBytes, Pager, PagerError, PagerOps, SwapDevice, SwapError};
 pub use show::Counters;
-pub use space::{Space, SpaceError, SpaceId, UserError};
+pub use space::{Image, Space, SpaceError, SpaceId, UserError};
 
 use charge::Charge;
 use map::Entry;
@@ -108,7 +108,7 @@ use page::{Frames, Queues};
 use pager::Swap;
 use show::CounterSet;
 use slab::{Arena, Slab};
-use space::SpaceRec;
+use space::{Counts, SpaceRec};
 
 /// What a VM is made with.
 #[derive(Debug, Default)]
@@ -153,6 +153,7 @@ pub struct Vm<M: Machine> {
     pub(crate) charge: Charge,
     pub(crate) swap: Swap<M>,
     pub(crate) counters: CounterSet,
+    pub(crate) counts: Counts,
 }
 
 impl<M: Machine> Vm<M> {
@@ -173,6 +174,7 @@ impl<M: Machine> Vm<M> {
             charge: Charge::new(),
             swap: Swap::new(),
             counters: CounterSet::new(),
+            counts: Counts::new(),
         };
         if !vm.frames.boot(config.frame_limit.unwrap_or(u32::MAX))
             || vm.frames.total() < FEWEST_FRAMES

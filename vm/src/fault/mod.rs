@@ -43,7 +43,7 @@ mod pagein;
 mod resolve;
 mod touch;
 
-use crate::map::{Flags, Need, map_channel};
+use crate::map::{Flags, MapError, Need, map_channel};
 use crate::object::limbo::Limbo;
 use crate::object::pages::BusyWait;
 use crate::object::radix;
@@ -189,7 +189,7 @@ impl<'v, M: Machine> Space<'v, M> {
         let done = match fault.run() {
             Err(FaultError::InvalidAddress) => match self.grow_stack(va) {
                 Ok(true) => fault.run(),
-                Ok(false) => Err(FaultError::InvalidAddress),
+                Ok(false) | Err(MapError::NoSpace) => Err(FaultError::InvalidAddress),
                 Err(_) => Err(FaultError::NoMemory),
             },
             done => done,

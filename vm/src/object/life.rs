@@ -34,6 +34,7 @@ impl<M: Machine> Vm<M> {
                 one_mapping: false,
                 charge: 0,
                 revokes: 0,
+                counted: 0,
             }),
         }
     }

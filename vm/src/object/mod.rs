@@ -131,6 +131,8 @@ pub(crate) struct ObjectState {
     /// How often the translations of a device were revoked, and how often the record was used: an
     /// answer of a device that is older is worth nothing.
     pub(crate) revokes: u64,
+    /// The last count that saw the object ([`crate::space::Counts`]).
+    pub(crate) counted: u64,
 }
 
 impl ObjectState {

@@ -69,6 +69,8 @@ impl<'v, M: Machine> Space<'v, M> {
             return Err(SpaceError::Submap);
         }
         let child = vm.space_create(range)?;
+        let limits = self.rec().map.read().limits;
+        vm.space_rec(child.0).map.write().limits = limits;
         let plan = self.freeze();
         let result = match plan.submaps {
             0 => self.fill_child(vm.space(child), plan),
@@ -213,6 +215,9 @@ impl<'v, M: Machine> Space<'v, M> {
                 flags: inherited.flags - OWN,
                 ..inherited
             });
+            if inherited.object.is_some() {
+                self.copy_translations(child, entry.range(), &mut old.limbo);
+            }
         }
         // Unlocked first: nobody waits in the parent's limbo with the child's map locked.
         drop(new);
