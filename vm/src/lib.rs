@@ -91,13 +91,17 @@ pub use bsdvm_machine::{
     VirtAddr, VirtRange,
 };
 pub use check::CheckError;
-pub use fault::{FaultError, Faulted};
-pub use map::{Backing, EntryInfo, GrowthLimits, Inherit, MapError, Mapping, Placement, Sharing};
+pub use fault::{FaultError, Faulted, Prefault};
+pub use map::{
+    Advice, Backing, Behavior, EntryInfo, GrowthLimits, Inherit, MapError, Mapping, Placement,
+    Randomize, Sharing,
+};
 pub use object::{Grabbed, Object, ObjectError, ObjectId, ObjectKind};
 pub use pager::{DevicePage, PageBytes, Pager, PagerError, PagerOps, SwapDevice, SwapError};
 pub use show::Counters;
 pub use space::{Image, Space, SpaceError, SpaceId, UserError};
 
+use bsdvm_machine::sync::atomic::AtomicBool;
 use charge::Charge;
 use map::Entry;
 use object::ObjectRec;
@@ -154,6 +158,8 @@ pub struct Vm<M: Machine> {
     pub(crate) swap: Swap<M>,
     pub(crate) counters: CounterSet,
     pub(crate) counts: Counts,
+    /// Whether mappings that name no place go to a random one.
+    pub(crate) randomize: AtomicBool,
 }
 
 impl<M: Machine> Vm<M> {
@@ -175,6 +181,7 @@ impl<M: Machine> Vm<M> {
             swap: Swap::new(),
             counters: CounterSet::new(),
             counts: Counts::new(),
+            randomize: AtomicBool::new(false),
         };
         if !vm.frames.boot(config.frame_limit.unwrap_or(u32::MAX))
             || vm.frames.total() < FEWEST_FRAMES
