@@ -24,6 +24,9 @@
 //! # `space/`: an address space
 //! Fork, exit, counts, and the memory of a program read and written.
 //!
+//! # `kmem/`: the kernel's own memory
+//! The kernel map, submaps, wired memory, zones.
+//!
 //! # `charge/`, `pageout/`, `show/`, `check.rs`
 //! Reservation; frames taken back; what a person sees; the invariants of the whole.
 //!
@@ -75,6 +78,7 @@ pub mod bench;
 mod charge;
 mod check;
 mod fault;
+mod kmem;
 mod lock;
 mod map;
 mod object;
@@ -92,8 +96,13 @@ pub use bsdvm_machine::{
 };
 pub use check::CheckError;
 pub use fault::{FaultError, Faulted};
+pub use kmem::{
+    Fill, Find, KernelConfig, KernelMap, KernelWatch, Kmem, KmemError, Malloc, Pages, Paging,
+    SettingError, SubmapName, Wait, WatchError, Zone, ZoneId,
+};
 pub use map::{Backing, EntryInfo, Inherit, MapError, Mapping, Placement, Sharing};
 pub use object::{Object, ObjectError, ObjectId};
+pub use page::Within;
 pub use pager::{PageBytes, Pager, PagerError, PagerOps, SwapDevice, SwapError};
 pub use show::Counters;
 pub use space::{Space, SpaceError, SpaceId, UserError};
@@ -153,6 +162,7 @@ pub struct Vm<M: Machine> {
     pub(crate) charge: Charge,
     pub(crate) swap: Swap<M>,
     pub(crate) counters: CounterSet,
+    pub(crate) kmem: kmem::State<M>,
 }
 
 impl<M: Machine> Vm<M> {
@@ -173,6 +183,7 @@ impl<M: Machine> Vm<M> {
             charge: Charge::new(),
             swap: Swap::new(),
             counters: CounterSet::new(),
+            kmem: kmem::State::new(),
         };
         if !vm.frames.boot(config.frame_limit.unwrap_or(u32::MAX))
             || vm.frames.total() < FEWEST_FRAMES

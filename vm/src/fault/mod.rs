@@ -211,7 +211,7 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
                 Next::Submap(below) => self.space = Space { vm, handle: below },
                 Next::TooMany => self.space.drop_translations(vm.machine().user_range()),
                 Next::NoFrame => {
-                    let frame = vm.wait_frame(Class::Normal);
+                    let frame = vm.wait_frame(self.class());
                     let frame = frame.ok_or(FaultError::NoMemory)?;
                     // The spare is for the page itself; what is on the way needs one more.
                     if let Some(more) = self.spare.replace(frame) {
@@ -261,7 +261,11 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
         }
         let write = self.access == Access::Write;
         let Some(object) = entry.object else {
-            return Ok(Next::Prepare);
+            // Nobody but the kernel makes objects in its maps (M16).
+            return match space.is_system() {
+                true => Err(FaultError::NoFault),
+                false => Ok(Next::Prepare),
+            };
         };
         if write && entry.has(Flags::NEEDS_COPY) {
             return Ok(Next::Prepare);

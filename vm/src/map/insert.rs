@@ -306,10 +306,12 @@ impl<M: Machine> Edit<'_, M> {
         .map(VirtAddr))
     }
 
-    /// Adds an entry to a free range: extends a neighbour where it can (M03).
+    /// Adds an entry to a free range: extends a neighbour where it can (M03), but in maps of the
+    /// kernel, where an entry without an object is addresses alone.
     pub(crate) fn insert(&mut self, mut new: Entry) -> EntryHandle {
         let range = new.range();
         if new.object.is_none()
+            && !self.system
             && let Some(prev) = self.map.find_below(self.vm, new.start)
         {
             let before = self.get(prev);

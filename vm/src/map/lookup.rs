@@ -82,6 +82,11 @@ impl<M: Machine> Space<'_, M> {
 
     /// Whether every page of `range` is mapped and allows `prot` (M10).
     pub fn check_protection(self, range: VirtRange, prot: Prot) -> bool {
+        self.all_entries(range, |entry| entry.prot.contains(prot))
+    }
+
+    /// Whether `range` has no hole and `holds` is true of every entry of it.
+    pub(crate) fn all_entries(self, range: VirtRange, holds: impl Fn(&Entry) -> bool) -> bool {
         let map = self.rec().map.read();
         let mut at = range.start();
         while at < range.end() {
@@ -89,12 +94,17 @@ impl<M: Machine> Space<'_, M> {
                 return false;
             };
             let entry = map.get(self.vm, handle);
-            if !entry.prot.contains(prot) {
+            if !holds(entry) {
                 return false;
             }
             at = entry.end;
         }
         true
+    }
+
+    /// Whether everything mapped from now on is wired.
+    pub(crate) fn wires_all(self) -> bool {
+        self.rec().map.read().wire_future
     }
 
     /// Bytes mapped.

@@ -46,6 +46,12 @@ impl<M: Machine> Edit<'_, M> {
     fn free_own_pages(&mut self, entry: &super::Entry) {
         let Some(object) = entry.object else { return };
         let mut state = self.vm.lock_object(object);
+        if state.is_kernel() {
+            let end = entry.offset + entry.pages::<M>();
+            self.vm
+                .remove_pages(&mut state, entry.offset, end, &mut self.limbo);
+            return;
+        }
         if !state.is_anonymous()
             || !state.one_mapping
             || self.vm.references(object) < 2

@@ -16,7 +16,7 @@ use crate::Vm;
 use crate::object::limbo::Limbo;
 use crate::object::radix::Slot;
 use crate::object::{Kind, ObjectHandle};
-use crate::page::{Bits, Class, Queue};
+use crate::page::{Bits, Class, Queue, Within};
 use crate::pager::PagerError;
 use bsdvm_machine::{Frame, Machine, Usage};
 
@@ -66,10 +66,32 @@ impl<M: Machine> Vm<M> {
             if let Some(frame) = self.frames.alloc(class) {
                 return Some(frame);
             }
-            if self.pageout_step(RECLAIM) == 0 {
+            let zones = || self.kmem().map_or(0, |kmem| kmem.reclaim());
+            if self.pageout_step(RECLAIM) == 0 && zones() == 0 {
                 return self.frames.alloc(class);
             }
         }
+    }
+
+    /// Takes pages out of the frames that lie `within`, for who needs just those; gives the number
+    /// freed. The first try leaves what was used lately, the second takes it too, and the third
+    /// has low memory announced first (K05).
+    pub(crate) fn reclaim_within(&self, within: Within, tries: u32) -> u32 {
+        M::assert_none_held();
+        if tries > 1
+            && let Some(kmem) = self.kmem()
+        {
+            kmem.low_memory();
+            kmem.reclaim();
+        }
+        let mut freed = 0;
+        for _ in 0..=tries.min(1) {
+            let frames = self.frames.managed();
+            for frame in frames.filter(|f| within.low <= *f && *f <= within.high) {
+                freed += u32::from(self.page_out(frame) == Outcome::Freed);
+            }
+        }
+        freed
     }
 
     /// Takes one page out, if it was not used lately.

@@ -37,6 +37,7 @@ pub(crate) struct CounterSet {
     pub(crate) page_out: Count,
     pub(crate) forks: Count,
     pub(crate) transition_waits: Count,
+    pub(crate) low_memory: Count,
 }
 
 impl CounterSet {
@@ -51,6 +52,7 @@ impl CounterSet {
             page_out: Count::new(),
             forks: Count::new(),
             transition_waits: Count::new(),
+            low_memory: Count::new(),
         }
     }
 }
@@ -76,6 +78,8 @@ pub struct Counters {
     pub forks: u64,
     /// Waits for an entry in transition or for a fork (`v_intrans_wait`).
     pub transition_waits: u64,
+    /// Announcements of low memory (K16).
+    pub low_memory: u64,
     /// Frames that can be pages: now.
     pub frames_total: u64,
     /// Frames that are free: now.
@@ -106,6 +110,7 @@ impl<M: Machine> Vm<M> {
             page_out: c.page_out.read(),
             forks: c.forks.read(),
             transition_waits: c.transition_waits.read(),
+            low_memory: c.low_memory.read(),
             frames_total: self.frames.total(),
             frames_free: self.frames.free_count(),
             spaces: u64::from(self.spaces.live()),

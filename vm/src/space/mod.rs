@@ -14,7 +14,7 @@ use crate::lock::{self, Mutex, RwLock};
 use crate::map::tree::Tree;
 use crate::map::{MapState, Need, Stamp};
 use crate::slab::{Handle, NoRecords, Reservation, cast};
-use bsdvm_machine::sync::atomic::{AtomicU32, Ordering};
+use bsdvm_machine::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use bsdvm_machine::{EnterError, Machine, Pmap, VirtRange};
 pub use user::UserError;
 
@@ -32,6 +32,9 @@ pub(crate) struct SpaceRec<M: Machine> {
     /// The space whose pmap translates the addresses of this one: another for a submap (M06).
     /// Set when the space is made.
     home: AtomicU32,
+    /// Whether this is a map of the kernel's own: its changes may draw on the kernel's reserve
+    /// (E03), and nothing but its owner makes objects in it. Set when the space is made.
+    system: AtomicBool,
     /// The translations, and with them the rmap records of this space. A submap has none.
     pub(crate) pmap: Mutex<M, Option<M::Pmap>, { lock::PMAP }>,
 }
@@ -94,6 +97,7 @@ impl<M: Machine> Vm<M> {
             holds: AtomicU32::new(0),
             stamp: Stamp::new(),
             home: AtomicU32::new(0),
+            system: AtomicBool::new(false),
             map: RwLock::new(MapState {
                 range: VirtRange::default(),
                 tree: Tree::new(self.map_nodes.owner()),
@@ -128,7 +132,7 @@ impl<M: Machine> Vm<M> {
         let mut records = self.reserve_space()?;
         let pmap = self.machine().pmap_kernel()?;
         let range = range.intersect(self.machine().kernel_range());
-        self.begin_space(&mut records, range, Pmaps::Own(pmap))
+        self.begin_space(&mut records, range, Pmaps::Kernel(pmap))
     }
 
     /// Sets a record for a space aside.
@@ -155,10 +159,12 @@ impl<M: Machine> Vm<M> {
         map.frozen = false;
         map.exiting = false;
         drop(map);
-        let (home, pmap) = match pmaps {
-            Pmaps::Own(pmap) => (handle, Some(pmap)),
-            Pmaps::Of(home) => (home, None),
+        let (home, system, pmap) = match pmaps {
+            Pmaps::Own(pmap) => (handle, false, Some(pmap)),
+            Pmaps::Kernel(pmap) => (handle, true, Some(pmap)),
+            Pmaps::Of(home) => (home, self.space(SpaceId(home)).is_system(), None),
         };
+        rec.system.store(system, Ordering::Release);
         rec.home.store(home.raw(), Ordering::Release);
         *rec.pmap.lock() = pmap;
         rec.refs.store(1, Ordering::Release);
@@ -179,6 +185,8 @@ impl<M: Machine> Vm<M> {
 pub(crate) enum Pmaps<M: Machine> {
     /// One of its own.
     Own(M::Pmap),
+    /// The kernel's.
+    Kernel(M::Pmap),
     /// That of another space, of which it is a submap.
     Of(SpaceHandle),
 }
@@ -209,6 +217,11 @@ impl<'v, M: Machine> Space<'v, M> {
     /// The space whose pmap translates the addresses of this one: itself, but for a submap.
     pub(crate) fn home(self) -> SpaceHandle {
         Handle::from_raw(self.rec().home.load(Ordering::Acquire)).unwrap_or(self.handle)
+    }
+
+    /// Whether this is a map of the kernel's own.
+    pub(crate) fn is_system(self) -> bool {
+        self.rec().system.load(Ordering::Acquire)
     }
 
     /// The record that has the pmap.
