@@ -134,7 +134,7 @@ impl From<PagerError> for Errno {
     fn from(e: PagerError) -> Errno {
         match e {
             PagerError::Io(n) if (1..4096).contains(&n) => Errno(n),
-            PagerError::Io(_) => Errno::EIO,
+            PagerError::Io(_) | PagerError::BadFrame => Errno::EIO,
             PagerError::NoSpace => Errno::ENOSPC,
         }
     }
@@ -144,6 +144,8 @@ impl From<ObjectError> for Errno {
     fn from(e: ObjectError) -> Errno {
         match e {
             ObjectError::NoMemory | ObjectError::ChargeLimit => Errno::ENOMEM,
+            ObjectError::BeyondEnd => Errno::EINVAL,
+            ObjectError::Device => Errno::ENODEV,
             ObjectError::Pager(e) => e.into(),
         }
     }

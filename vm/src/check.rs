@@ -249,8 +249,10 @@ impl<M: Machine> Vm<M> {
             return Err(CheckError("pmap: a translation without an object"));
         };
         let index = entry.index_of::<M>(va);
+        // A device has no page to compare with.
+        let device = self.lock_object(object).is_device();
         ensure(
-            self.chain_page(object, index) == Some(t.frame),
+            device || self.chain_page(object, index) == Some(t.frame),
             "pmap: a translation shows another page than the chain",
         )?;
         ensure(
@@ -264,7 +266,7 @@ impl<M: Machine> Vm<M> {
         )?;
         let front = page.identity().map(|(o, _)| o) == Some(object);
         ensure(
-            !t.prot.contains(Prot::WRITE) || (front && !entry.has(Flags::NEEDS_COPY)),
+            !t.prot.contains(Prot::WRITE) || device || (front && !entry.has(Flags::NEEDS_COPY)),
             "pmap: a page that has to be copied is writable",
         )?;
         ensure(

@@ -100,12 +100,12 @@ pub use kmem::{
     Fill, Find, KernelConfig, KernelMap, KernelWatch, Kmem, KmemError, Malloc, Pages, Paging,
     SettingError, SubmapName, Wait, WatchError, Zone, ZoneId,
 };
-pub use map::{Backing, EntryInfo, Inherit, MapError, Mapping, Placement, Sharing};
-pub use object::{Object, ObjectError, ObjectId};
+pub use map::{Backing, EntryInfo, GrowthLimits, Inherit, MapError, Mapping, Placement, Sharing};
+pub use object::{Grabbed, Object, ObjectError, ObjectId, ObjectKind};
 pub use page::Within;
-pub use pager::{PageBytes, Pager, PagerError, PagerOps, SwapDevice, SwapError};
+pub use pager::{DevicePage, PageBytes, Pager, PagerError, PagerOps, SwapDevice, SwapError};
 pub use show::Counters;
-pub use space::{Space, SpaceError, SpaceId, UserError};
+pub use space::{Image, Space, SpaceError, SpaceId, UserError};
 
 use charge::Charge;
 use map::Entry;
@@ -117,7 +117,7 @@ use page::{Frames, Queues};
 use pager::Swap;
 use show::CounterSet;
 use slab::{Arena, Slab};
-use space::SpaceRec;
+use space::{Counts, SpaceRec};
 
 /// What a VM is made with.
 #[derive(Debug, Default)]
@@ -163,6 +163,7 @@ pub struct Vm<M: Machine> {
     pub(crate) swap: Swap<M>,
     pub(crate) counters: CounterSet,
     pub(crate) kmem: kmem::State<M>,
+    pub(crate) counts: Counts,
 }
 
 impl<M: Machine> Vm<M> {
@@ -184,6 +185,7 @@ impl<M: Machine> Vm<M> {
             swap: Swap::new(),
             counters: CounterSet::new(),
             kmem: kmem::State::new(),
+            counts: Counts::new(),
         };
         if !vm.frames.boot(config.frame_limit.unwrap_or(u32::MAX))
             || vm.frames.total() < FEWEST_FRAMES

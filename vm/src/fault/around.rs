@@ -5,7 +5,7 @@ use super::Fault;
 use super::chain::Chain;
 use crate::map::Entry;
 use crate::object::radix::Slot;
-use bsdvm_machine::{Kind, Machine, Pmap, VirtAddr};
+use bsdvm_machine::{Kind, Machine, MemoryAttr, Pmap, VirtAddr};
 
 /// Pages that are entered together, the one that is wanted included: an aligned window.
 pub(super) const PAGES: u64 = 16;
@@ -37,7 +37,10 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
             let known = self.space.with_pmap(|pmap| pmap.extract(va).is_some());
             if known == Some(false) {
                 let prot = Self::translation_prot(entry.prot, false);
-                if !matches!(self.enter(va, frame, prot, Kind::Managed), Ok(None)) {
+                if !matches!(
+                    self.enter(va, frame, prot, MemoryAttr::WriteBack, Kind::Managed),
+                    Ok(None)
+                ) {
                     return;
                 }
             }

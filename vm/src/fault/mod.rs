@@ -12,6 +12,7 @@
 //!  any      nowhere             zero a frame in the front, enter it             ZeroFill
 //!  any      a pager or swap     read it in with nothing locked, look again      PagedIn
 //!  any      busy                wait with nothing locked, look again
+//!  any      a device            ask it with nothing locked, enter its frame         Resident
 //! ```
 //!
 //! One struct, [`Fault`], holds what is known; one loop, [`Fault::run`], tries until it is done.
@@ -28,6 +29,7 @@
 //! | `copy.rs` | copy a whole chain, for fork |
 //! | `touch.rs` | a page of one object, without a map |
 //! | `pagein.rs` | read a page in from its pager or from swap |
+//! | `device.rs` | the frame of a device |
 //!
 //! Refused: to keep a fault's place by busy pages alone and enter the translation after the map
 //! was unlocked. Entering under the map's read lock makes remove, protect and fork atomic against
@@ -36,11 +38,12 @@
 mod around;
 mod chain;
 mod copy;
+mod device;
 mod pagein;
 mod resolve;
 mod touch;
 
-use crate::map::{Flags, Need, map_channel};
+use crate::map::{Flags, MapError, Need, map_channel};
 use crate::object::limbo::Limbo;
 use crate::object::pages::BusyWait;
 use crate::object::radix;
@@ -51,6 +54,8 @@ use crate::slab::{NoRecords, Reservation};
 use crate::space::{Space, SpaceHandle};
 use bsdvm_machine::{Access, Frame, Machine, Pmap, Prot, Ticket, VirtAddr, VirtRange};
 use chain::Chain;
+pub(crate) use chain::Link;
+use device::{Answer, Question};
 pub(crate) use pagein::FrameBytes;
 use pagein::PageIn;
 pub(crate) use touch::Touch;
@@ -111,6 +116,10 @@ pub(crate) enum Next {
     /// Somebody works on the page.
     WaitBusy(BusyWait),
     PageIn(PageIn),
+    /// A device knows which frame it is.
+    Ask(Question),
+    /// Something was put in place: look again.
+    Again,
     /// The pmap needs frames for its tables.
     TableFrames(u32),
     /// The pmap has too many translations.
@@ -134,6 +143,8 @@ pub(crate) struct Fault<'v, 'a, M: Machine> {
     /// A frame that was waited for. Kept for the page itself: were it taken for something on the
     /// way, a fault that needs two could chase its own tail for ever when memory is short.
     pub(super) spare: Option<Frame>,
+    /// What a device said.
+    pub(super) answer: Option<Answer>,
     pub(super) nodes: Reservation<'v, M, radix::Node>,
     pub(super) chunks: Reservation<'v, M, rmap::Chunk>,
     pub(super) limbo: Limbo<'v, M>,
@@ -170,6 +181,7 @@ impl<'v, M: Machine> Space<'v, M> {
             purpose,
             did: None,
             spare: None,
+            answer: None,
             nodes: vm.reserve_page_nodes(1)?,
             chunks: reserve_chunks(vm, access)?,
             limbo: Limbo::new(vm),
@@ -177,7 +189,7 @@ impl<'v, M: Machine> Space<'v, M> {
         let done = match fault.run() {
             Err(FaultError::InvalidAddress) => match self.grow_stack(va) {
                 Ok(true) => fault.run(),
-                Ok(false) => Err(FaultError::InvalidAddress),
+                Ok(false) | Err(MapError::NoSpace) => Err(FaultError::InvalidAddress),
                 Err(_) => Err(FaultError::NoMemory),
             },
             done => done,
@@ -207,6 +219,11 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
                     vm.page_in(job, &mut self.limbo)
                         .map_err(FaultError::Pager)?;
                 }
+                Next::Ask(question) => {
+                    let answer = vm.ask_device(question, &mut self.limbo);
+                    self.answer = answer.map_err(FaultError::Pager)?;
+                }
+                Next::Again => {}
                 Next::TableFrames(count) => self.donate(count)?,
                 Next::Submap(below) => self.space = Space { vm, handle: below },
                 Next::TooMany => self.space.drop_translations(vm.machine().user_range()),

@@ -38,6 +38,15 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
                 let job = vm.begin_page_in(chain.last(), found, &mut self.nodes);
                 return Ok(job.map_or(Next::NoFrame, Next::PageIn));
             }
+            Found::Unfilled => {
+                self.did = Some(Faulted::ZeroFill);
+                let Some(frame) = self.take_frame() else {
+                    return Ok(Next::NoFrame);
+                };
+                vm.fill_physical(chain.last(), &mut self.nodes, frame);
+                return Ok(Next::Again);
+            }
+            Found::Device(question) => return self.device(entry, question),
             Found::BeyondEnd => return Err(FaultError::BeyondEnd),
             Found::TooLong => {
                 debug_assert!(false, "a chain is too long");
@@ -82,7 +91,8 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
             let may_write = !behind && !entry.has(Flags::NEEDS_COPY) && !seen;
             let prot = Self::translation_prot(entry.prot, may_write);
             let kind = if kernel { Kind::Manual } else { Kind::Managed };
-            if let Some(next) = self.enter(self.va, frame, prot, kind)? {
+            let attr = MemoryAttr::WriteBack;
+            if let Some(next) = self.enter(self.va, frame, prot, attr, kind)? {
                 return Ok(next);
             }
             if self.access != Access::Write && !matches!(self.purpose, Purpose::Wire) {
@@ -175,7 +185,8 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
             front.index,
             new,
         );
-        if vm.references(front.object) > 1 {
+        let (front, index) = (front.object, front.index);
+        if vm.references(front) > 1 {
             // Others look through the same front and must not see the old page any more.
             vm.unmap_page(old, &mut self.limbo);
         } else if matches!(self.purpose, Purpose::Visit { .. }) {
@@ -184,9 +195,8 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
         }
         if entry.wired > 0 && !entry.has(Flags::WIRING) && old_page.wired() > 0 {
             // The range is wired, so the wiring goes with the copy (`finish`).
-            vm.unwire_frame(old);
+            vm.unwire_frame(old, &chain.last().state);
         }
-        let (front, index) = (front.object, front.index);
         if let Some((f, behind)) = chain.neighbours()
             && let Some(backing) = f.state.backing
         {
@@ -212,12 +222,14 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
         }
     }
 
-    /// Enters the translation and records it. `Some` when the loop has to help first.
+    /// Enters the translation and records it, if it is managed. `Some` when the loop has to help
+    /// first.
     pub(super) fn enter(
         &mut self,
         va: VirtAddr,
         frame: Frame,
         prot: bsdvm_machine::Prot,
+        attr: MemoryAttr,
         kind: Kind,
     ) -> Result<Option<Next>, FaultError> {
         let space = self.space;
@@ -230,14 +242,10 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
         if pmap.extract(self.va).is_some() {
             self.limbo.begin();
         }
-        let entered = pmap.enter(
-            va,
-            FrameRun::one(frame),
-            prot,
-            MemoryAttr::WriteBack,
-            kind,
-            &mut |gone| vm.translation_gone(home, gone),
-        );
+        let run = FrameRun::one(frame);
+        let entered = pmap.enter(va, run, prot, attr, kind, &mut |gone| {
+            vm.translation_gone(home, gone);
+        });
         match entered {
             Ok(flush) => {
                 self.limbo.add_flush(flush);

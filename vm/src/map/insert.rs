@@ -134,7 +134,8 @@ impl<'v, M: Machine> Space<'v, M> {
     ///
     /// Errors: [`MapError::InvalidAddress`] for an empty or wrapping length and a place outside
     /// of the map, [`MapError::Overlap`], [`MapError::NoSpace`], [`MapError::InvalidArgument`]
-    /// for a bad alignment, an unaligned offset or an object that has ended,
+    /// for a bad alignment, an unaligned offset, an object that has ended, or a device that is to
+    /// be private,
     /// [`MapError::Protection`] when `prot` is more than `max_prot`, [`MapError::ChargeLimit`],
     /// [`MapError::NoMemory`], [`MapError::Exiting`], [`MapError::Submap`].
     pub fn map(self, bytes: u64, place: Placement, what: Mapping) -> Result<VirtAddr, MapError> {
@@ -158,7 +159,9 @@ impl<'v, M: Machine> Space<'v, M> {
             .map_err(|_| MapError::ChargeLimit)?;
         let object = match what.backing {
             MappingBacking::Anonymous => None,
-            MappingBacking::Object { object, .. } if edit.vm.reference(object.0) => Some(object.0),
+            MappingBacking::Object { object, .. } if edit.can_map(object.0, what.sharing) => {
+                Some(object.0)
+            }
             MappingBacking::Object { .. } => {
                 edit.vm.charge.refund(charge);
                 return Err(MapError::InvalidArgument);
@@ -244,6 +247,15 @@ fn new_entry(
 }
 
 impl<M: Machine> Edit<'_, M> {
+    /// Takes a reference to an object that is to be mapped. False when it has ended, and when it is
+    /// a device and writes to it are to go to a copy.
+    fn can_map(&self, object: ObjectHandle, sharing: Sharing) -> bool {
+        if sharing == Sharing::Private && self.vm.lock_object(object).is_device() {
+            return false;
+        }
+        self.vm.reference(object)
+    }
+
     /// Finds where `len` bytes go. Nothing is changed.
     pub(crate) fn place(&self, len: u64, place: Placement) -> Result<VirtRange, MapError> {
         if self.map.exiting {

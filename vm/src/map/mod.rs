@@ -47,6 +47,7 @@ pub(crate) use entry::{Entry, EntryHandle, Flags, Kind};
 pub use entry::{Inherit, Sharing};
 pub use insert::{MapError, Mapping, MappingBacking as Backing, Placement};
 pub use lookup::EntryInfo;
+pub use stack::GrowthLimits;
 use tree::Tree;
 
 /// What the lock of a map guards.
@@ -62,6 +63,8 @@ pub(crate) struct MapState {
     pub(crate) frozen: bool,
     /// The space has ended: nothing can be mapped.
     pub(crate) exiting: bool,
+    /// How far stacks may grow.
+    pub(crate) limits: GrowthLimits,
 }
 
 impl MapState {

@@ -4,6 +4,13 @@ use super::{Edit, Flags, MapError, Need};
 use crate::space::Space;
 use bsdvm_machine::{Machine, VirtRange};
 
+/// Whether entries that go may have translations.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Translations {
+    There,
+    Gone,
+}
+
 impl<M: Machine> Space<'_, M> {
     /// Removes whatever is mapped in `range`, a range of whole pages (M09). Holes are fine. Waits
     /// for entries that are in transition.
@@ -26,12 +33,32 @@ impl<M: Machine> Space<'_, M> {
 impl<M: Machine> Edit<'_, M> {
     /// Removes the entries of `range`, which begin and end with it.
     pub(crate) fn delete_clipped(&mut self, range: VirtRange) {
+        self.delete(range, Translations::There);
+    }
+
+    /// Removes all entries of a map that ends (S03). Where nothing is wired the translations go
+    /// first, all at once; where something is, each entry is unwired before its own go.
+    pub(crate) fn delete_all(&mut self) {
+        let all = self.map.range;
+        let mut wired = false;
+        self.each(all, |edit, handle| wired |= edit.get(handle).wired > 0);
+        if wired {
+            self.delete(all, Translations::There);
+        } else {
+            self.unmap(all);
+            self.delete(all, Translations::Gone);
+        }
+    }
+
+    fn delete(&mut self, range: VirtRange, translations: Translations) {
         while let Some(handle) = self.next_in(range.start(), range) {
             let entry = self.get(handle);
             if entry.wired > 0 {
                 self.unwire_pages(&entry);
             }
-            self.unmap(entry.range());
+            if translations == Translations::There {
+                self.unmap(entry.range());
+            }
             self.unlink(handle);
             self.vm.charge.refund(entry.charge);
             if let Some(object) = entry.object {

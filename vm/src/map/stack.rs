@@ -7,13 +7,49 @@ use bsdvm_machine::{Machine, Prot, VirtAddr, VirtRange};
 /// How much a stack grows at a time, in pages, where there is room.
 const GROWTH_PAGES: u64 = 32;
 
+/// How far the stacks of a space may grow, in bytes; what is over whole pages does not count.
+/// Kept by the space, as stacks grow on accesses that are nobody's call: they hold for each.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct GrowthLimits {
+    /// The most that one stack may have mapped.
+    pub stack: u64,
+    /// The most that the space may have mapped after growth.
+    pub space: u64,
+}
+
+impl GrowthLimits {
+    /// No limits.
+    pub const NONE: GrowthLimits = GrowthLimits {
+        stack: u64::MAX,
+        space: u64::MAX,
+    };
+
+    /// How much a stack that has `stack` bytes may grow by in a space of `space` bytes.
+    fn room<M: Machine>(self, stack: u64, space: u64) -> u64 {
+        let whole = |limit: u64, used: u64| {
+            let pages = M::PAGE.index(limit).saturating_sub(M::PAGE.index(used));
+            M::PAGE.offset(pages).unwrap_or(u64::MAX)
+        };
+        whole(self.stack, stack).min(whole(self.space, space))
+    }
+}
+
+/// What a stack has grown by.
+struct Grown {
+    range: VirtRange,
+    /// What it could grow by before.
+    reserve: u64,
+    wire: bool,
+}
+
 impl<'v, M: Machine> Space<'v, M> {
     /// Makes a stack that ends at `top`: maps `initial` bytes and keeps the rest of `max` bytes
     /// below free for it to grow by (S08). Gives the range that is mapped.
     ///
     /// Errors: [`MapError::Overlap`] when the whole of it is not free,
     /// [`MapError::InvalidAddress`], [`MapError::NoMemory`], [`MapError::ChargeLimit`],
-    /// [`MapError::Exiting`].
+    /// [`MapError::Exiting`]; those of [`Space::wire`] where everything mapped is wired. Nothing is
+    /// mapped then.
     pub fn stack(
         self,
         top: VirtAddr,
@@ -55,27 +91,58 @@ impl<'v, M: Machine> Space<'v, M> {
         drop(edit);
         let range = VirtRange::new(start, top).unwrap_or_default();
         if wire {
-            self.wire(range)?;
+            self.wire(range).inspect_err(|_| {
+                let _ = self.remove(range);
+            })?;
         }
         Ok(range)
     }
 
+    /// Sets how far stacks may grow from now on (S09). A child inherits it.
+    pub fn set_growth_limits(self, limits: GrowthLimits) {
+        self.write_map().limits = limits;
+    }
+
     /// Grows the stack whose reserve `va` lies in so far that it holds `va`, by the growth unit
     /// where there is room (S09). True when there is something mapped at `va` now, false when no
-    /// stack can grow there.
+    /// stack can grow there. What was grown is wired, with the map unlocked, where everything
+    /// mapped is.
     ///
-    /// Errors: those of [`Space::stack`].
+    /// Errors: [`MapError::NoSpace`] when the limits forbid it ([`Space::set_growth_limits`]),
+    /// otherwise those of [`Space::stack`]; the stack is as it was then.
     pub fn grow_stack(self, va: VirtAddr) -> Result<bool, MapError> {
-        let Some((range, wire)) = self.grow_stack_entry(va)? else {
+        let Some(grown) = self.grow_stack_entry(va)? else {
             return Ok(self.covered(one_page::<M>(va)));
         };
-        if wire {
-            self.wire(range)?;
+        if grown.wire
+            && let Err(e) = self.wire(grown.range)
+        {
+            self.undo_growth(&grown);
+            return Err(e);
         }
         Ok(true)
     }
 
-    fn grow_stack_entry(self, va: VirtAddr) -> Result<Option<(VirtRange, bool)>, MapError> {
+    /// Takes away what a stack has grown by, unless it has grown further since.
+    fn undo_growth(self, grown: &Grown) {
+        let range = grown.range;
+        let Ok(mut edit) = self.edit(range, Need::CLIP) else {
+            return;
+        };
+        let lowest = edit.map.find(edit.vm, range.start());
+        if lowest.is_none_or(|handle| edit.get(handle).start != range.start()) {
+            return;
+        }
+        edit.clip_range(range);
+        edit.delete_clipped(range);
+        if let Some(handle) = edit.map.find(edit.vm, range.end()) {
+            edit.get_mut(handle).kind = Kind::Stack {
+                reserve: grown.reserve,
+            };
+        }
+    }
+
+    fn grow_stack_entry(self, va: VirtAddr) -> Result<Option<Grown>, MapError> {
         if self.stack_above(va).is_none() {
             return Ok(None);
         }
@@ -95,7 +162,14 @@ impl<'v, M: Machine> Space<'v, M> {
         if edit.map.exiting || least > room {
             return Ok(None);
         }
-        let grow = least.max(unit).min(room);
+        let allowed = edit
+            .map
+            .limits
+            .room::<M>(edit.stack_size(handle), edit.map.bytes);
+        if least > allowed {
+            return Err(MapError::NoSpace);
+        }
+        let grow = least.max(unit).min(room).min(allowed);
         let charge = page.index(grow);
         edit.vm
             .charge
@@ -118,7 +192,11 @@ impl<'v, M: Machine> Space<'v, M> {
         });
         let wire = edit.map.wire_future;
         edit.simplify(range);
-        Ok(Some((range, wire)))
+        Ok(Some(Grown {
+            range,
+            reserve: entry.kind.reserve(),
+            wire,
+        }))
     }
 
     fn stack_above(self, va: VirtAddr) -> Option<Entry> {
@@ -135,6 +213,19 @@ fn one_page<M: Machine>(va: VirtAddr) -> VirtRange {
 }
 
 impl<M: Machine> Edit<'_, M> {
+    /// Bytes of the stack whose lowest entry is `lowest`.
+    fn stack_size(&self, lowest: EntryHandle) -> u64 {
+        let first = self.get(lowest);
+        let mut last = first;
+        while let Some(next) = last.next.map(|next| self.get(next))
+            && next.start == last.end
+            && next.kind == Kind::UPPER_STACK
+        {
+            last = next;
+        }
+        last.end.bytes_above(first.start)
+    }
+
     fn stack_above(&self, va: VirtAddr) -> Option<(EntryHandle, Entry)> {
         let handle = self.map.find_at_or_above(self.vm, va)?;
         let entry = self.get(handle);

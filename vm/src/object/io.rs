@@ -4,7 +4,7 @@
 use super::life::MOST_OF_CALLERS;
 use super::limbo::Limbo;
 use super::radix::Slot;
-use super::{Kind, ObjectHandle};
+use super::{Kind, ObjectHandle, ObjectState};
 use crate::Vm;
 use crate::fault::{FrameBytes, Touch};
 use crate::page::{Bits, Queue};
@@ -38,6 +38,10 @@ pub enum ObjectError {
     Pager(PagerError),
     /// The limit on reservations would be passed.
     ChargeLimit,
+    /// The place lies beyond the end of the object.
+    BeyondEnd,
+    /// The object is a device, which has no pages.
+    Device,
 }
 
 impl From<NoRecords> for ObjectError {
@@ -48,8 +52,8 @@ impl From<NoRecords> for ObjectError {
 
 /// One object of a VM, to work with. The caller has a reference to it meanwhile.
 pub struct Object<'v, M: Machine> {
-    vm: &'v Vm<M>,
-    handle: ObjectHandle,
+    pub(super) vm: &'v Vm<M>,
+    pub(super) handle: ObjectHandle,
 }
 
 impl<M: Machine> Clone for Object<'_, M> {
@@ -127,7 +131,7 @@ impl<M: Machine> Object<'_, M> {
     /// Sets the size in bytes (O06). What lies beyond goes, in memory and in translations; the
     /// rest of the last page becomes zero.
     ///
-    /// Errors: [`ObjectError::ChargeLimit`] for an anonymous object that grows, and
+    /// Errors: [`ObjectError::ChargeLimit`] for an anonymous or physical object that grows, and
     /// [`ObjectError::NoMemory`] and [`ObjectError::Pager`] when the last page is on swap and
     /// cannot be had; nothing is changed then.
     pub fn set_size(self, bytes: u64) -> Result<(), ObjectError> {
@@ -157,7 +161,7 @@ impl<M: Machine> Object<'_, M> {
                 }
                 _ => {}
             }
-            if state.is_anonymous() {
+            if state.is_memory() {
                 let old = state.size::<M>();
                 if end > old {
                     vm.charge
@@ -172,6 +176,10 @@ impl<M: Machine> Object<'_, M> {
             }
             state.bytes = bytes;
             vm.remove_pages(&mut state, end, u64::MAX, &mut limbo);
+            if state.is_device() {
+                drop(state);
+                vm.revoke(self.handle, end, u64::MAX, &mut limbo);
+            }
             return Ok(());
         }
     }
@@ -289,7 +297,7 @@ impl<M: Machine> Vm<M> {
         loop {
             if let Some(slot) = state.pages.get(&self.page_nodes, index) {
                 if let Slot::Resident(frame) = slot {
-                    self.unwire_frame(frame);
+                    self.unwire_frame(frame, &state);
                 }
                 return;
             }
@@ -300,10 +308,10 @@ impl<M: Machine> Vm<M> {
     }
 
     /// Gives back one wiring of a page; with the last one page-out may have it again. Under the
-    /// lock of the page's object.
-    pub(crate) fn unwire_frame(&self, frame: Frame) {
+    /// lock of the page's object. What the object itself wires stays wired.
+    pub(crate) fn unwire_frame(&self, frame: Frame, state: &ObjectState) {
         let page = self.frames.page(frame);
-        if page.wired() > 0 && page.unwire() == 0 {
+        if page.wired() > state.own_wirings() && page.unwire() == 0 {
             self.queues.put(&self.frames, frame, Queue::Active);
         }
     }
@@ -361,6 +369,7 @@ impl<M: Machine> Vm<M> {
         let mut limbo = Limbo::new(self);
         let state = self.lock_object(object);
         let Kind::Paged(pager) = state.kind else {
+            // Neither memory nor a device is written anywhere.
             return None;
         };
         let (index, slot) = state.pages.next(&self.page_nodes, at)?;

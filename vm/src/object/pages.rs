@@ -39,7 +39,8 @@ impl<M: Machine> Vm<M> {
     }
 
     /// Makes `frame` the page at `index`, where no resident page is; gives back the swap slot
-    /// that was there. The page is put on the active queue, or wired if it is the kernel's. Under the object's lock.
+    /// that was there. The page is put on the active queue, or wired where the object
+    /// itself wires its pages. Under the object's lock.
     pub(crate) fn insert_page(
         &self,
         object: ObjectHandle,
@@ -52,7 +53,7 @@ impl<M: Machine> Vm<M> {
             .pages
             .set(&self.page_nodes, from, index, Slot::Resident(frame));
         self.frames.page(frame).set_identity(object, index);
-        if state.is_kernel() {
+        if state.own_wirings() > 0 {
             let wired = self.frames.page(frame).wire();
             debug_assert!(wired, "a fresh page is not wired");
         } else {

@@ -437,6 +437,17 @@ impl<M: Machine> Frames<M> {
         self.in_lists.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Whether `frame` can be a page.
+    pub(crate) fn is_managed(&self, frame: Frame) -> bool {
+        let (start, end) = self.bounds();
+        (start..end).contains(&frame.0)
+    }
+
+    /// Whether `frame` lies beyond those that the core manages and keeps its table in.
+    pub(crate) fn is_beyond(&self, frame: Frame) -> bool {
+        frame.0 >= self.bounds().1
+    }
+
     /// The frames that can be pages: those after the table of pages.
     pub(crate) fn managed(&self) -> impl Iterator<Item = Frame> {
         let (start, end) = self.bounds();

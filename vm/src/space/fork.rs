@@ -69,6 +69,8 @@ impl<'v, M: Machine> Space<'v, M> {
             return Err(SpaceError::Submap);
         }
         let child = vm.space_create(range)?;
+        let limits = self.rec().map.read().limits;
+        vm.space_rec(child.0).map.write().limits = limits;
         let plan = self.freeze();
         let result = match plan.submaps {
             0 => self.fill_child(vm.space(child), plan),
@@ -148,7 +150,7 @@ impl<'v, M: Machine> Space<'v, M> {
             from = entry.end;
             let Some(object) = entry.object else { continue };
             // Others write to a shared object directly, so copying on write would not do.
-            let copied = entry.inherit == Inherit::Copy
+            let copied = vm.inheritance(&entry) == Inherit::Copy
                 && (entry.wired > 0 || !entry.is_private() || vm.chain_length(object) >= MAX_CHAIN);
             if !copied {
                 continue;
@@ -195,7 +197,7 @@ impl<'v, M: Machine> Space<'v, M> {
             if new.map.find(new.vm, entry.start).is_some() {
                 continue;
             }
-            let inherited = match entry.inherit {
+            let inherited = match old.vm.inheritance(&entry) {
                 Inherit::None => continue,
                 Inherit::Zero => Entry {
                     object: None,
@@ -213,6 +215,9 @@ impl<'v, M: Machine> Space<'v, M> {
                 flags: inherited.flags - OWN,
                 ..inherited
             });
+            if inherited.object.is_some() {
+                self.copy_translations(child, entry.range(), &mut old.limbo);
+            }
         }
         // Unlocked first: nobody waits in the parent's limbo with the child's map locked.
         drop(new);
@@ -229,6 +234,19 @@ impl<'v, M: Machine> Space<'v, M> {
             .reserve(&vm.frames, 0, crate::map::tree::Node::EMPTY)?;
         let map = self.rec().map.write_nested();
         Ok(Edit::new(self, map, entries, nodes, objects))
+    }
+}
+
+impl<M: Machine> crate::Vm<M> {
+    /// What a child gets of an entry: a device cannot be copied, and is shared instead.
+    fn inheritance(&self, entry: &Entry) -> Inherit {
+        let device = |object| self.lock_object(object).is_device();
+        match entry.inherit {
+            Inherit::Copy if !entry.is_private() && entry.object.is_some_and(device) => {
+                Inherit::Share
+            }
+            other => other,
+        }
     }
 }
 

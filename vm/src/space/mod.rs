@@ -1,21 +1,27 @@
 //! Address spaces: a map, a pmap, and two counts.
 //!
 //! `mod.rs` has the record, creation and the two-stage end (S01–S03); `fork.rs` fork (S05, S06);
-//! `user.rs` reading and writing the memory of a program.
+//! `replace.rs` exec and unshare (S07); `counts.rs` how much a space uses (S04); `tables.rs`
+//! translations that a child gets at fork; `user.rs` reading and writing the memory of a program.
 //!
 //! References are of those who use the contents, holds of those who use the structure; each
 //! reference has a hold. At the last reference the contents go, at the last hold the record.
 
+mod counts;
 mod fork;
+mod replace;
+mod tables;
 mod user;
 
 use crate::Vm;
 use crate::lock::{self, Mutex, RwLock};
 use crate::map::tree::Tree;
-use crate::map::{MapState, Need, Stamp};
+use crate::map::{GrowthLimits, MapState, Need, Stamp};
 use crate::slab::{Handle, NoRecords, Reservation, cast};
 use bsdvm_machine::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use bsdvm_machine::{EnterError, Machine, Pmap, VirtRange};
+pub(crate) use counts::Counts;
+pub use replace::Image;
 pub use user::UserError;
 
 pub(crate) type SpaceHandle = Handle<KindlessSpace>;
@@ -106,6 +112,7 @@ impl<M: Machine> Vm<M> {
                 wire_future: false,
                 frozen: false,
                 exiting: true,
+                limits: GrowthLimits::NONE,
             }),
             pmap: Mutex::new(None),
         }
@@ -158,6 +165,7 @@ impl<M: Machine> Vm<M> {
         map.wire_future = false;
         map.frozen = false;
         map.exiting = false;
+        map.limits = GrowthLimits::NONE;
         drop(map);
         let (home, system, pmap) = match pmaps {
             Pmaps::Own(pmap) => (handle, false, Some(pmap)),
@@ -178,6 +186,17 @@ impl<M: Machine> Vm<M> {
             vm: self,
             handle: id.0,
         }
+    }
+}
+
+impl<M: Machine> SpaceRec<M> {
+    /// One hold more, by somebody who has none: false when the space has ended.
+    pub(crate) fn try_hold(&self) -> bool {
+        self.holds
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| {
+                (n > 0).then(|| n.saturating_add(1))
+            })
+            .is_ok()
     }
 }
 
@@ -284,7 +303,7 @@ impl<'v, M: Machine> Space<'v, M> {
             return;
         };
         edit.map.exiting = true;
-        edit.delete_clipped(all);
+        edit.delete_all();
     }
 
     fn edit_without_reserve(
