@@ -5,6 +5,7 @@
 
 mod bench;
 mod fuzz;
+mod rows;
 mod setup;
 mod soak;
 mod steps;
@@ -31,6 +32,8 @@ enum Verb {
     Soak(soak::Soak),
     /// The rules of the house.
     Tidy,
+    /// What the core has to be able to do, row by row, with the tests that show it.
+    Rows,
     /// Benchmarks.
     Bench(bench::Bench),
     /// Fuzzes one target, or each in turn.
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Verb::Test => test::run(&mut steps),
         Verb::Soak(args) => soak::run(&mut steps, &args),
         Verb::Tidy => tidy::run(&mut steps),
+        Verb::Rows => rows::run(&mut steps),
         Verb::Bench(args) => bench::run(&mut steps, &args),
         Verb::Fuzz(args) => fuzz::run(&mut steps, &args),
     };

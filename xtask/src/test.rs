@@ -1,5 +1,6 @@
 //! `cargo xtask test`: all there is to check in a few minutes.
 
+use crate::rows::{self, Missing};
 use crate::steps::{Outcome, Steps, cargo, checked};
 use crate::{setup, tidy};
 use std::process::Command;
@@ -29,7 +30,9 @@ pub(crate) fn run(steps: &mut Steps) -> Outcome {
     let mut clippy = cargo("clippy --workspace --all-targets -- -D warnings");
     steps.command("clippy", &mut clippy)?;
     tidy::run(steps)?;
-    steps.command("tests", &mut cargo("test --workspace"))?;
+    let (output, tested) = steps.output("tests", &mut cargo("test --workspace"));
+    tested?;
+    rows::judge(steps, &output, Missing::Listed)?;
     let mut release = cargo(&format!("test --release {RELEASE}"));
     steps.command("tests, release", &mut release)?;
     // The command has the name of the core, and would write its pages over the core's.

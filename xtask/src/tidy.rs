@@ -1,10 +1,10 @@
 //! `cargo xtask tidy`: the rules of the house as checks, each with a name and a reason.
 
-mod code;
+pub(crate) mod code;
 mod manifests;
 mod prose;
 mod sources;
-mod tree;
+pub(crate) mod tree;
 
 #[cfg(test)]
 mod tests;
