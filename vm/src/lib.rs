@@ -95,7 +95,9 @@ pub use fault::{FaultError, Faulted};
 pub use map::{Backing, EntryInfo, Inherit, MapError, Mapping, Placement, Sharing};
 pub use object::{Object, ObjectError, ObjectId};
 pub use pager::{PageBytes, Pager, PagerError, PagerOps, SwapDevice, SwapError};
-pub use show::Counters;
+pub use show::{
+    Counters, Entries, ObjectInfo, ObjectKind, ShowMap, ShowSpace, ShownEntry, SpaceInfo,
+};
 pub use space::{Space, SpaceError, SpaceId, UserError};
 
 use charge::Charge;

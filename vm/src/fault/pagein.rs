@@ -159,6 +159,9 @@ impl<M: Machine> Vm<M> {
         }
         drop(state);
         self.counters.page_in.add(valid as u64);
+        if matches!(job.source, Source::Swap(_)) {
+            self.counters.swap_in.add(valid as u64);
+        }
         self.release(job.object, limbo);
         limbo.settle();
         result.map(|_| ())

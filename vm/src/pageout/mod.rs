@@ -100,6 +100,7 @@ impl<M: Machine> Vm<M> {
         }
         self.gather_usage(frame, Usage::REFERENCED, limbo);
         if !page.clear(Bits::REFERENCED).is_empty() {
+            self.counters.reactivated.bump();
             self.queues.put(&self.frames, frame, Queue::Active);
             return None;
         }
@@ -129,6 +130,7 @@ impl<M: Machine> Vm<M> {
                 match self.swap.write(self.machine(), slot, leaving.frame) {
                     Ok(()) => {
                         self.counters.page_out.bump();
+                        self.counters.swap_out.bump();
                         Ok(Some(slot))
                     }
                     Err(e) => {

@@ -200,6 +200,11 @@ impl<'v, M: Machine> Space<'v, M> {
         self.rec().refs.load(Ordering::Acquire)
     }
 
+    /// Holds, those of references among them: 0 once the space is gone.
+    pub fn holds(self) -> u32 {
+        self.rec().holds.load(Ordering::Acquire)
+    }
+
     /// Removes everything (S03). The map stays, empty, and takes nothing more.
     fn end_contents(self) {
         let all = VirtRange::new(
