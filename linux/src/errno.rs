@@ -112,11 +112,15 @@ impl Errno {
 impl From<MapError> for Errno {
     fn from(e: MapError) -> Errno {
         match e {
-            MapError::InvalidAddress | MapError::InvalidArgument => Errno::EINVAL,
-            MapError::Overlap => Errno::EEXIST,
-            MapError::NoSpace | MapError::NoMemory | MapError::Hole | MapError::ChargeLimit => {
-                Errno::ENOMEM
+            MapError::InvalidAddress | MapError::InvalidArgument | MapError::Submap => {
+                Errno::EINVAL
             }
+            MapError::Overlap => Errno::EEXIST,
+            MapError::NoSpace
+            | MapError::NoMemory
+            | MapError::Hole
+            | MapError::NotWired
+            | MapError::ChargeLimit => Errno::ENOMEM,
             MapError::Protection => Errno::EACCES,
             MapError::Wired => Errno::EBUSY,
             MapError::BeyondEnd => Errno::ENXIO,
@@ -151,6 +155,7 @@ impl From<SpaceError> for Errno {
             SpaceError::NoMemory | SpaceError::ChargeLimit => Errno::ENOMEM,
             SpaceError::Exiting => Errno::EINTR,
             SpaceError::NoResources => Errno::EAGAIN,
+            SpaceError::Submap => Errno::EINVAL,
         }
     }
 }

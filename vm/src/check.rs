@@ -141,7 +141,7 @@ impl<M: Machine> Vm<M> {
         sums: &mut Sums,
     ) -> Check {
         const BATCH: usize = 64;
-        let mut from = self.machine().user_range();
+        let mut from = map.range;
         loop {
             let mut batch = [None; BATCH];
             let mut count = 0;
@@ -200,7 +200,7 @@ impl<M: Machine> Vm<M> {
             "entry: more allowed than the maximum",
         )?;
         ensure(
-            !entry.has(Flags::IN_TRANSITION | Flags::WIRING | Flags::NEEDS_WAKEUP),
+            !entry.has(Flags::IN_TRANSITION | Flags::WIRING | Flags::COUNTED | Flags::NEEDS_WAKEUP),
             "entry: a transition never ended",
         )?;
         ensure(
@@ -211,6 +211,14 @@ impl<M: Machine> Vm<M> {
             entry.charge == 0 || entry.charge == entry.pages::<M>(),
             "entry: part of it is charged",
         )?;
+        if let Some(below) = entry.submap() {
+            let rec = self.space_rec(below);
+            ensure(
+                rec.refs.load(Ordering::Relaxed) > 0,
+                "entry: its submap has ended",
+            )?;
+            ensure(entry.object.is_none(), "entry: a submap with an object")?;
+        }
         if let Some(object) = entry.object {
             ensure(self.references(object) > 0, "entry: its object has ended")?;
         }
@@ -232,6 +240,10 @@ impl<M: Machine> Vm<M> {
             return Err(CheckError("pmap: a translation without an entry"));
         };
         let entry = map.get(self, handle);
+        if let Some(below) = entry.submap() {
+            let submap = self.space_rec(below).map.read_nested();
+            return self.check_translation(space, &submap, va, t);
+        }
         let Some(object) = entry.object else {
             return Err(CheckError("pmap: a translation without an object"));
         };
@@ -268,6 +280,7 @@ impl<M: Machine> Vm<M> {
             !matches!(state.kind, Kind::Dead),
             "object: ended with references",
         )?;
+        let kernel = matches!(state.kind, Kind::Kernel);
         let (mut resident, mut swapped, mut at) = (0, 0, 0);
         while let Some((index, slot)) = state.pages.next(&self.page_nodes, at) {
             at = index + 1;
@@ -277,6 +290,10 @@ impl<M: Machine> Vm<M> {
                     ensure(
                         self.frames.page(frame).identity() == Some((object, index)),
                         "page: another identity than its place",
+                    )?;
+                    ensure(
+                        !kernel || self.frames.page(frame).wired() > 0,
+                        "page: the kernel's own and not wired",
                     )?;
                 }
                 Slot::Swapped(_) => swapped += 1,

@@ -15,15 +15,24 @@ fn shown(space: Space<'_, Sim<12>>) -> Vec<String> {
     let text = space.show().to_string();
     assert!(text.ends_with('\n'));
     let mut entries = space.show().entries();
-    let version = format!("version={}", space.stamp());
     let lines = text.lines().map(|line| {
-        if !line.trim_start().starts_with("map entry") {
-            return line.replace(&version, "version=#");
+        if let Some((line, _)) = line.split_once("version=") {
+            return format!("{line}version=#");
         }
-        let number = entries.next().expect("a line for each entry").number;
-        line.replace(&format!("map entry {number}:"), "map entry #:")
+        let Some((indent, rest)) = line.split_once("map entry ") else {
+            return line.to_owned();
+        };
+        let (number, rest) = rest.split_once(':').expect("a number");
+        if indent.len() == 2 {
+            let entry = entries.next().expect("a line for each entry");
+            assert_eq!(number, entry.number.to_string());
+        }
+        format!("{indent}map entry #:{rest}")
     });
-    lines.collect()
+    let lines = lines.collect();
+    assert!(entries.next().is_none(), "each entry has a line");
+    assert!(text.contains(&format!("version={}\n", space.stamp())));
+    lines
 }
 
 #[test]
@@ -83,6 +92,65 @@ fn d01_every_column_of_a_map() {
     child.release();
     s.release();
     vm.object(file).release();
+    check_empty(&vm);
+}
+
+#[test]
+fn d01_submaps_are_indented_and_shown_once() {
+    let vm = vm(1000);
+    let s = space(&vm, 32);
+    anon(s, 0, 1);
+    anon(s, 4, 8);
+    let sub = vm.submap_create(s.id(), pages(6, 4)).unwrap();
+    s.submap(pages(6, 4), sub).unwrap();
+    let below = vm.space(sub);
+    map_at(below, 7, 2, Mapping::anonymous(Prot::READ)).unwrap();
+    below.fault(at(7), Access::Read).unwrap();
+    let expected = [
+        "Task map 1: pmap=1, nentries=4, version=#",
+        "  map entry #: start=0x100000, end=0x101000",
+        "   prot=3/7/copy, object=0, offset=0x0",
+        "  map entry #: start=0x104000, end=0x106000",
+        "   prot=3/7/copy, object=0, offset=0x0",
+        "  map entry #: start=0x106000, end=0x10a000",
+        "   prot=3/7/copy, share=2, offset=0x0",
+        "    Task map 2: pmap=1, nentries=1, version=#",
+        "      map entry #: start=0x107000, end=0x109000",
+        "       prot=1/7/copy, object=1, offset=0x0",
+        "        Object 1: type=default, size=0x2000, res=1, swap=0, ref=1, sref=0, one mapping",
+        "  map entry #: start=0x10a000, end=0x10c000",
+        "   prot=3/7/copy, object=0, offset=0x0",
+    ];
+    assert_eq!(shown(s), expected);
+    assert_eq!(shown(below).len(), 4, "and by itself");
+    assert_eq!((below.holds(), s.holds()), (2, 1), "as before");
+    below.release();
+    s.release();
+    check_empty(&vm);
+}
+
+#[test]
+fn d01_maps_in_maps_are_followed_four_deep() {
+    let vm = vm(1000);
+    let s = space(&vm, 4);
+    let mut chain = vec![s];
+    for _ in 0..6 {
+        let above = chain[chain.len() - 1];
+        anon(above, 0, 4);
+        let sub = vm.submap_create(s.id(), pages(0, 4)).unwrap();
+        above.submap(pages(0, 4), sub).unwrap();
+        chain.push(vm.space(sub));
+    }
+    let lines = shown(s);
+    let maps: Vec<_> = lines.iter().filter(|l| l.contains("Task map")).collect();
+    assert_eq!(maps.len(), 5);
+    let last = "                Task map 5: pmap=1, nentries=1, version=#";
+    assert_eq!(maps[4], last);
+    assert!(
+        lines.last().unwrap().contains(", share=6, "),
+        "not followed"
+    );
+    chain.iter().for_each(|space| space.release());
     check_empty(&vm);
 }
 

@@ -48,7 +48,7 @@ use crate::page::Class;
 use crate::page::rmap;
 use crate::pager::PagerError;
 use crate::slab::{NoRecords, Reservation};
-use crate::space::Space;
+use crate::space::{Space, SpaceHandle};
 use bsdvm_machine::{Access, Frame, Machine, Pmap, Prot, Ticket, VirtAddr, VirtRange};
 use chain::Chain;
 pub(crate) use pagein::FrameBytes;
@@ -68,6 +68,8 @@ pub enum FaultError {
     Pager(PagerError),
     /// No frame can be had, and nothing can be paged out.
     NoMemory,
+    /// Mappings there are made by hand: a fault is a mistake of the kernel (K04).
+    NoFault,
 }
 
 /// What a fault did.
@@ -115,6 +117,8 @@ pub(crate) enum Next {
     TooMany,
     /// No frame is free.
     NoFrame,
+    /// A submap says what is there.
+    Submap(SpaceHandle),
 }
 
 /// One fault under way.
@@ -204,6 +208,7 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
                         .map_err(FaultError::Pager)?;
                 }
                 Next::TableFrames(count) => self.donate(count)?,
+                Next::Submap(below) => self.space = Space { vm, handle: below },
                 Next::TooMany => self.space.drop_translations(vm.machine().user_range()),
                 Next::NoFrame => {
                     let frame = vm.wait_frame(Class::Normal);
@@ -239,6 +244,12 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
         }
         let handle = map.find(vm, self.va).ok_or(FaultError::InvalidAddress)?;
         let entry = *map.get(vm, handle);
+        if let Some(below) = entry.submap() {
+            return Ok(Next::Submap(below));
+        }
+        if entry.has(Flags::NO_FAULT) {
+            return Err(FaultError::NoFault);
+        }
         let allowed = match self.purpose {
             Purpose::Visit { force: true, .. } => entry.max_prot,
             // Wiring brings pages in whatever they allow.

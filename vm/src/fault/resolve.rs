@@ -67,7 +67,9 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
         let vm = self.space.vm;
         let page = vm.frames.page(frame);
         let settled = entry.wired > 0 && !entry.has(Flags::WIRING);
+        let kernel = chain.front().state.is_kernel();
         let wire = match self.purpose {
+            _ if kernel => false,
             Purpose::Wire => true,
             // A page that came after its range was wired.
             _ => settled && page.wired() == 0,
@@ -76,10 +78,11 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
             with(frame);
         } else if !entry.prot.is_empty() {
             // A clean page of a file is entered without write, so that the first write is seen.
-            let seen = !page.has(Bits::DIRTY) && !chain.front().state.is_anonymous();
+            let seen = !page.has(Bits::DIRTY) && chain.front().state.is_paged();
             let may_write = !behind && !entry.has(Flags::NEEDS_COPY) && !seen;
             let prot = Self::translation_prot(entry.prot, may_write);
-            if let Some(next) = self.enter(self.va, frame, prot)? {
+            let kind = if kernel { Kind::Manual } else { Kind::Managed };
+            if let Some(next) = self.enter(self.va, frame, prot, kind)? {
                 return Ok(next);
             }
             if self.access != Access::Write && !matches!(self.purpose, Purpose::Wire) {
@@ -190,11 +193,12 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
         let Some(range) = VirtRange::from_len(self.va, M::PAGE.bytes()) else {
             return;
         };
-        let pmap = space.rec().pmap.lock();
+        let home = space.home();
+        let pmap = space.home_rec().pmap.lock();
         if let Some(pmap) = pmap.as_ref() {
             self.limbo.begin();
             let flush = pmap.remove(range, &mut |gone| {
-                space.vm.translation_gone(space.handle, gone);
+                space.vm.translation_gone(home, gone);
             });
             self.limbo.add_flush(flush);
         }
@@ -206,10 +210,12 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
         va: VirtAddr,
         frame: Frame,
         prot: bsdvm_machine::Prot,
+        kind: Kind,
     ) -> Result<Option<Next>, FaultError> {
         let space = self.space;
         let vm = space.vm;
-        let pmap = space.rec().pmap.lock();
+        let home = space.home();
+        let pmap = space.home_rec().pmap.lock();
         let Some(pmap) = pmap.as_ref() else {
             return Err(FaultError::InvalidAddress);
         };
@@ -221,18 +227,17 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
             FrameRun::one(frame),
             prot,
             MemoryAttr::WriteBack,
-            Kind::Managed,
-            &mut |gone| vm.translation_gone(space.handle, gone),
+            kind,
+            &mut |gone| vm.translation_gone(home, gone),
         );
         match entered {
             Ok(flush) => {
                 self.limbo.add_flush(flush);
-                let mapping = Mapping {
-                    space: space.handle,
-                    va,
-                };
-                vm.rmap
-                    .add(frame, vm.frames.page(frame), mapping, &mut self.chunks);
+                if kind == Kind::Managed {
+                    let page = vm.frames.page(frame);
+                    let mapping = Mapping { space: home, va };
+                    vm.rmap.add(frame, page, mapping, &mut self.chunks);
+                }
                 Ok(None)
             }
             Err(EnterError::NeedFrames(count)) => Ok(Some(Next::TableFrames(count))),

@@ -20,7 +20,8 @@ impl<M: Machine> Space<'_, M> {
     /// and waits until they are written (M11). With `invalidate` clean pages are dropped, too.
     /// Private copies are not written.
     ///
-    /// Errors: [`MapError::Hole`] and [`MapError::InvalidAddress`], with nothing written;
+    /// Errors: [`MapError::Hole`], [`MapError::Submap`] and [`MapError::InvalidAddress`], with nothing
+    /// written;
     /// [`MapError::Pager`] for the first page that could not be written, which stays dirty.
     pub fn clean(self, range: VirtRange, invalidate: bool) -> Result<(), MapError> {
         if !M::PAGE.is_aligned_range(range) {
@@ -28,6 +29,9 @@ impl<M: Machine> Space<'_, M> {
         }
         if !covers(self.vm, &self.rec().map.read(), range) {
             return Err(MapError::Hole);
+        }
+        if self.has_submap(range) {
+            return Err(MapError::Submap);
         }
         let mut at = range.start();
         while at < range.end() {

@@ -63,8 +63,9 @@ impl Need {
 pub(crate) struct Edit<'v, M: Machine> {
     pub(crate) map: WriteGuard<'v, M, MapState, { lock::MAP }>,
     pub(crate) vm: &'v Vm<M>,
-    pub(crate) space: SpaceHandle,
-    pub(crate) rec: &'v SpaceRec<M>,
+    /// The space whose pmap translates this map's addresses, and its record.
+    home: SpaceHandle,
+    home_rec: &'v SpaceRec<M>,
     pub(crate) entries: Reservation<'v, M, Entry>,
     pub(crate) nodes: Reservation<'v, M, super::tree::Node>,
     pub(crate) objects: Reservation<'v, M, ObjectRec<M>>,
@@ -109,16 +110,7 @@ impl<'v, M: Machine> Space<'v, M> {
             let mut map = self.write_map();
             let Some(busy) = in_transition(vm, &map, range) else {
                 self.rec().stamp.bump();
-                return Ok(Edit {
-                    map,
-                    vm,
-                    space: self.handle,
-                    rec: self.rec(),
-                    entries,
-                    nodes,
-                    objects,
-                    limbo: Limbo::new(vm),
-                });
+                return Ok(Edit::new(self, map, entries, nodes, objects));
             };
             map.get_mut(vm, busy).flags |= Flags::NEEDS_WAKEUP;
             let ticket = vm.machine().ticket(map_channel(self.handle));
@@ -145,6 +137,25 @@ fn in_transition<M: Machine>(vm: &Vm<M>, map: &MapState, range: VirtRange) -> Op
 }
 
 impl<'v, M: Machine> Edit<'v, M> {
+    pub(crate) fn new(
+        space: Space<'v, M>,
+        map: WriteGuard<'v, M, MapState, { lock::MAP }>,
+        entries: Reservation<'v, M, Entry>,
+        nodes: Reservation<'v, M, super::tree::Node>,
+        objects: Reservation<'v, M, ObjectRec<M>>,
+    ) -> Self {
+        Edit {
+            map,
+            vm: space.vm,
+            home: space.home(),
+            home_rec: space.home_rec(),
+            entries,
+            nodes,
+            objects,
+            limbo: Limbo::new(space.vm),
+        }
+    }
+
     pub(crate) fn get(&self, entry: EntryHandle) -> Entry {
         *self.map.get(self.vm, entry)
     }
@@ -287,7 +298,7 @@ impl<'v, M: Machine> Edit<'v, M> {
         }
         self.resize(handle, at, whole.end);
         let upper = self.get_mut(handle);
-        upper.stack_reserve = 0;
+        upper.kind = whole.kind.of_upper();
         upper.charge = whole.charge - lower.charge;
         self.link(lower);
     }
@@ -368,18 +379,19 @@ impl<'v, M: Machine> Edit<'v, M> {
     /// Takes away the translations of `range`.
     pub(crate) fn unmap(&mut self, range: VirtRange) {
         let vm = self.vm;
-        let pmap = self.rec.pmap.lock();
+        let home = self.home;
+        let pmap = self.home_rec.pmap.lock();
         if let Some(pmap) = pmap.as_ref() {
             self.limbo.be_quiet();
             self.limbo.begin();
-            let flush = pmap.remove(range, &mut |gone| vm.translation_gone(self.space, gone));
+            let flush = pmap.remove(range, &mut |gone| vm.translation_gone(home, gone));
             self.limbo.add_flush(flush);
         }
     }
 
     /// Lowers the translations of `range`.
     pub(crate) fn lower(&mut self, range: VirtRange, prot: bsdvm_machine::Prot) {
-        let pmap = self.rec.pmap.lock();
+        let pmap = self.home_rec.pmap.lock();
         if let Some(pmap) = pmap.as_ref() {
             self.limbo.be_quiet();
             self.limbo.begin();

@@ -30,12 +30,16 @@ pub enum MapError {
     InvalidArgument,
     /// The range is wired.
     Wired,
+    /// Part of the range is not wired.
+    NotWired,
     /// The pager failed.
     Pager(PagerError),
     /// A page lies beyond the end of its object.
     BeyondEnd,
     /// The space has ended.
     Exiting,
+    /// A submap has part of the range: it says what is there, and stays (M06).
+    Submap,
 }
 
 impl From<NoRecords> for MapError {
@@ -132,7 +136,7 @@ impl<'v, M: Machine> Space<'v, M> {
     /// of the map, [`MapError::Overlap`], [`MapError::NoSpace`], [`MapError::InvalidArgument`]
     /// for a bad alignment, an unaligned offset or an object that has ended,
     /// [`MapError::Protection`] when `prot` is more than `max_prot`, [`MapError::ChargeLimit`],
-    /// [`MapError::NoMemory`], [`MapError::Exiting`].
+    /// [`MapError::NoMemory`], [`MapError::Exiting`], [`MapError::Submap`].
     pub fn map(self, bytes: u64, place: Placement, what: Mapping) -> Result<VirtAddr, MapError> {
         let page = M::PAGE;
         let len = page
@@ -143,6 +147,7 @@ impl<'v, M: Machine> Space<'v, M> {
         let fixed = fixed_range::<M>(place, len)?;
         let mut edit = self.edit(fixed, Need::CLIP.and(1, 0))?;
         let range = edit.place(len, place)?;
+        edit.refuse_submaps(range)?;
         let charge = match (what.backing, what.sharing) {
             (MappingBacking::Object { .. }, Sharing::Shared) => 0,
             _ => page.index(len),
@@ -282,7 +287,7 @@ impl<M: Machine> Edit<'_, M> {
         let ceiling = |start: u64| match map.tree.floor(&self.vm.map_nodes, start) {
             Some(found) if found.start == start => Handle::from_raw(found.id)
                 .map_or(start, |h: EntryHandle| {
-                    start.saturating_sub(map.get(self.vm, h).stack_reserve)
+                    start.saturating_sub(map.get(self.vm, h).kind.reserve())
                 }),
             _ => start,
         };

@@ -1,9 +1,9 @@
 //! Look at entries: what is mapped where.
 
 use super::edit::covers;
-use super::entry::{Entry, Flags, Inherit, Sharing};
+use super::entry::{Entry, Flags, Inherit, Kind, Sharing};
 use crate::object::{ObjectHandle, ObjectId};
-use crate::space::Space;
+use crate::space::{Space, SpaceId};
 use bsdvm_machine::{Machine, Prot, VirtAddr, VirtRange};
 
 /// What one entry says, as seen from outside (E04).
@@ -33,10 +33,14 @@ pub struct EntryInfo {
     pub needs_copy: bool,
     /// Whether somebody works on the range with the map unlocked (E07).
     pub in_transition: bool,
+    /// Whether faults bring nothing here: mappings are made by hand (K04).
+    pub no_fault: bool,
     /// Whether the range grows downwards on faults below it.
     pub stack: bool,
     /// By how many bytes it still may.
     pub stack_reserve: u64,
+    /// The map that says what is there, if this is a submap (M06).
+    pub submap: Option<SpaceId>,
     /// The object behind a pager at the end of the chain, and where in it the range begins, in
     /// bytes. The object stays alive only as long as the range is mapped.
     pub file: Option<(ObjectId, u64)>,
@@ -72,8 +76,10 @@ impl<M: Machine> Space<'_, M> {
             copy_on_write: entry.has(Flags::COPY_ON_WRITE),
             needs_copy: entry.has(Flags::NEEDS_COPY),
             in_transition: entry.has(Flags::IN_TRANSITION),
-            stack: entry.has(Flags::STACK),
-            stack_reserve: entry.stack_reserve,
+            no_fault: entry.has(Flags::NO_FAULT),
+            stack: matches!(entry.kind, Kind::Stack { .. }),
+            stack_reserve: entry.kind.reserve(),
+            submap: entry.submap().map(SpaceId),
             file: file.map(|(object, offset)| (ObjectId(object), bytes(offset))),
         }
     }
@@ -130,6 +136,6 @@ impl<M: Machine> crate::Vm<M> {
             at = (backing.object, at.1 + backing.offset);
             state = self.lock_backing(backing.object);
         }
-        (!state.is_anonymous()).then_some(at)
+        state.is_paged().then_some(at)
     }
 }

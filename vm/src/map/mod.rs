@@ -16,6 +16,7 @@
 //! | `wire.rs` | wire and unwire for the user |
 //! | `clean.rs` | write dirty pages |
 //! | `stack.rs` | stacks and their growth |
+//! | `submap.rs` | hand a range to another map |
 //! | `lookup.rs` | look at entries |
 //!
 //! Locks: [`MapState`] is guarded by the map's lock, rank 20. Faults take it for reading and keep
@@ -33,6 +34,7 @@ mod protect;
 mod remove;
 mod residency;
 mod stack;
+mod submap;
 pub(crate) mod tree;
 mod wire;
 
@@ -41,7 +43,7 @@ use crate::slab::{Handle, Owner};
 use bsdvm_machine::sync::atomic::{AtomicU64, Ordering};
 use bsdvm_machine::{Channel, Machine, VirtAddr, VirtRange};
 pub(crate) use edit::{Edit, Need};
-pub(crate) use entry::{Entry, EntryHandle, Flags};
+pub(crate) use entry::{Entry, EntryHandle, Flags, Kind};
 pub use entry::{Inherit, Sharing};
 pub use insert::{MapError, Mapping, MappingBacking as Backing, Placement};
 pub use lookup::EntryInfo;

@@ -17,7 +17,8 @@ impl<M: Machine> Space<'_, M> {
     /// writable here.
     ///
     /// Errors: [`MapError::Protection`] when an entry's maximum does not allow it, and
-    /// [`MapError::InvalidAddress`], [`MapError::NoMemory`]; nothing is changed then.
+    /// [`MapError::InvalidAddress`], [`MapError::Submap`], [`MapError::NoMemory`]; nothing is
+    /// changed then.
     pub fn protect(self, range: VirtRange, prot: Prot) -> Result<(), MapError> {
         self.set_prot(range, prot, Which::Now)
     }
@@ -35,6 +36,7 @@ impl<M: Machine> Space<'_, M> {
         }
         let mut edit = self.edit(VirtRange::default(), Need::CLIP)?;
         let range = range.intersect(edit.map.range);
+        edit.refuse_submaps(range)?;
         let mut allowed = true;
         edit.each(range, |edit, handle| {
             allowed &= edit.get(handle).max_prot.contains(prot);

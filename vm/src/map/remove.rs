@@ -9,13 +9,14 @@ impl<M: Machine> Space<'_, M> {
     /// for entries that are in transition.
     ///
     /// Errors: [`MapError::InvalidAddress`] for a range that is not aligned;
-    /// [`MapError::NoMemory`] when the records for splitting an entry cannot be had.
+    /// [`MapError::Submap`]; [`MapError::NoMemory`] when the records for splitting an entry cannot be had.
     pub fn remove(self, range: VirtRange) -> Result<(), MapError> {
         if !M::PAGE.is_aligned_range(range) {
             return Err(MapError::InvalidAddress);
         }
         let mut edit = self.edit(range, Need::CLIP)?;
         let range = range.intersect(edit.map.range);
+        edit.refuse_submaps(range)?;
         edit.clip_range(range);
         edit.delete_clipped(range);
         Ok(())

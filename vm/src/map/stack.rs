@@ -1,6 +1,6 @@
 //! Stacks: room for the maximum, memory for what is used (S08, S09).
 
-use super::{Edit, Entry, EntryHandle, Flags, Inherit, MapError, Need};
+use super::{Edit, Entry, EntryHandle, Inherit, Kind, MapError, Need};
 use crate::space::Space;
 use bsdvm_machine::{Machine, Prot, VirtAddr, VirtRange};
 
@@ -43,11 +43,12 @@ impl<'v, M: Machine> Space<'v, M> {
             start,
             end: top,
             charge,
-            flags: Flags::STACK,
             prot,
             max_prot: Prot::ALL,
             inherit: Inherit::Copy,
-            stack_reserve: max - initial,
+            kind: Kind::Stack {
+                reserve: max - initial,
+            },
             ..Entry::VACANT
         });
         let wire = edit.map.wire_future;
@@ -90,7 +91,7 @@ impl<'v, M: Machine> Space<'v, M> {
             .map
             .find_below(edit.vm, entry.start)
             .map_or(edit.map.range.start(), |h| edit.get(h).end);
-        let room = entry.start.bytes_above(floor).min(entry.stack_reserve);
+        let room = entry.start.bytes_above(floor).min(entry.kind.reserve());
         if edit.map.exiting || least > room {
             return Ok(None);
         }
@@ -102,16 +103,17 @@ impl<'v, M: Machine> Space<'v, M> {
             .map_err(|_| MapError::ChargeLimit)?;
         let start = VirtAddr(entry.start.0 - grow);
         let range = VirtRange::new(start, entry.start).unwrap_or_default();
-        edit.get_mut(handle).stack_reserve = 0;
+        edit.get_mut(handle).kind = Kind::UPPER_STACK;
         edit.link(Entry {
             start,
             end: entry.start,
             charge,
-            flags: Flags::STACK,
             prot: entry.prot,
             max_prot: entry.max_prot,
             inherit: entry.inherit,
-            stack_reserve: room - grow,
+            kind: Kind::Stack {
+                reserve: room - grow,
+            },
             ..Entry::VACANT
         });
         let wire = edit.map.wire_future;
@@ -123,7 +125,7 @@ impl<'v, M: Machine> Space<'v, M> {
         let map = self.rec().map.read();
         let handle = map.find_at_or_above(self.vm, va)?;
         let entry = *map.get(self.vm, handle);
-        (entry.start.bytes_above(va) <= entry.stack_reserve && va < entry.start).then_some(entry)
+        (entry.start.bytes_above(va) <= entry.kind.reserve() && va < entry.start).then_some(entry)
     }
 }
 
@@ -136,7 +138,7 @@ impl<M: Machine> Edit<'_, M> {
     fn stack_above(&self, va: VirtAddr) -> Option<(EntryHandle, Entry)> {
         let handle = self.map.find_at_or_above(self.vm, va)?;
         let entry = self.get(handle);
-        (va < entry.start && entry.start.bytes_above(va) <= entry.stack_reserve)
+        (va < entry.start && entry.start.bytes_above(va) <= entry.kind.reserve())
             .then_some((handle, entry))
     }
 }

@@ -282,6 +282,10 @@ impl<M: Machine> Vm<M> {
     pub(crate) fn unwire_page(&self, object: ObjectHandle, index: u64) {
         let mut index = index;
         let mut state = self.lock_object(object);
+        if state.is_kernel() {
+            // Wired as long as they are there.
+            return;
+        }
         loop {
             if let Some(slot) = state.pages.get(&self.page_nodes, index) {
                 if let Slot::Resident(frame) = slot {

@@ -61,6 +61,10 @@ pub(crate) enum Kind {
     Anonymous,
     /// Pages come from a pager and go back to it.
     Paged(Pager),
+    /// Memory of the kernel itself: zero-filled, wired as long as it is there, entered by hand, so
+    /// that no translation of it is ever dropped. Its index is the address above the lowest
+    /// address of the kernel, and no two entries show the same page.
+    Kernel,
 }
 
 /// The object behind another, and where in it the other's page 0 lies.
@@ -90,6 +94,14 @@ pub(crate) struct ObjectState {
 impl ObjectState {
     pub(crate) fn is_anonymous(&self) -> bool {
         matches!(self.kind, Kind::Anonymous)
+    }
+
+    pub(crate) fn is_paged(&self) -> bool {
+        matches!(self.kind, Kind::Paged(_))
+    }
+
+    pub(crate) fn is_kernel(&self) -> bool {
+        matches!(self.kind, Kind::Kernel)
     }
 
     /// The size in pages, rounded up.

@@ -29,7 +29,7 @@ impl<M: Machine> Vm<M> {
     }
 
     /// Makes `frame` the page at `index`, where no resident page is; gives back the swap slot
-    /// that was there. The page is put on the active queue. Under the object's lock.
+    /// that was there. The page is put on the active queue, or wired if it is the kernel's. Under the object's lock.
     pub(crate) fn insert_page(
         &self,
         object: ObjectHandle,
@@ -42,7 +42,12 @@ impl<M: Machine> Vm<M> {
             .pages
             .set(&self.page_nodes, from, index, Slot::Resident(frame));
         self.frames.page(frame).set_identity(object, index);
-        self.queues.put(&self.frames, frame, Queue::Active);
+        if state.is_kernel() {
+            let wired = self.frames.page(frame).wire();
+            debug_assert!(wired, "a fresh page is not wired");
+        } else {
+            self.queues.put(&self.frames, frame, Queue::Active);
+        }
         match old {
             Some(Slot::Swapped(slot)) => Some(slot),
             Some(Slot::Resident(_)) => {

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `mod.rs` | the record, its states |
 //! | `reserve.rs` | free frames: classes, runs, magazines ([`Frames`]) |
+//! | `reserve/contig.rs` | runs of any length, within limits |
 //! | `queue.rs` | active, inactive and laundry queues |
 //! | `rmap.rs` | who maps a frame |
 //!
@@ -21,6 +22,8 @@ use crate::slab::Handle;
 use bsdvm_machine::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use bsdvm_machine::{Channel, Frame};
 pub(crate) use queue::{Queue, Queues};
+#[allow(unused_imports, reason = "contiguous kernel memory names it")]
+pub(crate) use reserve::Within;
 pub(crate) use reserve::{Class, Frames};
 
 /// What is known of one frame. 40 bytes.
@@ -180,4 +183,4 @@ pub(crate) fn busy_channel(frame: Frame) -> Channel {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

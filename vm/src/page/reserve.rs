@@ -8,11 +8,15 @@
 //! that an allocation writes nothing that other processors write. A frame on its way from one part
 //! to another counts in neither.
 
+mod contig;
+
 use super::Page;
 use crate::lock::{self, Mutex};
 use crate::slab::Slab;
 use bsdvm_machine::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use bsdvm_machine::{Frame, FrameRun, Machine};
+#[allow(unused_imports, reason = "contiguous kernel memory names it")]
+pub(crate) use contig::Within;
 
 /// Frames in a full magazine.
 const MAGAZINE: usize = 64;
@@ -70,6 +74,17 @@ impl<M: Machine> Magazine<M> {
 
 struct Buddy {
     heads: [u32; ORDERS],
+}
+
+/// The largest runs, first frame and order, that `[first, end)` can be parted into.
+fn largest(first: u32, end: u32) -> impl Iterator<Item = (u32, usize)> {
+    let mut at = first;
+    core::iter::from_fn(move || {
+        let left = (at < end).then(|| end - at)?;
+        let order = (at.trailing_zeros().min(left.ilog2()) as usize).min(ORDERS - 1);
+        at += 1 << order;
+        Some((at - (1 << order), order))
+    })
 }
 
 /// Every frame of the machine, and which are free.
@@ -144,7 +159,7 @@ impl<M: Machine> Frames<M> {
         }
         self.start.store(next, Ordering::Relaxed);
         self.end.store(total, Ordering::Relaxed);
-        self.give_largest(next, total);
+        self.give_largest(&mut self.buddy.lock(), next, total);
         let reserve = u64::from(total - next) / 64;
         self.reserve_interrupt
             .store(reserve.min(16), Ordering::Relaxed);
@@ -181,11 +196,7 @@ impl<M: Machine> Frames<M> {
         if self.injected_failure() {
             return None;
         }
-        let keep = match class {
-            Class::Normal => self.reserve_system.load(Ordering::Relaxed),
-            Class::System => self.reserve_interrupt.load(Ordering::Relaxed),
-            Class::Interrupt => 0,
-        };
+        let keep = self.kept_from(class);
         // Most of the time the lists alone hold more.
         if self.in_lists.load(Ordering::Relaxed) <= keep && self.free_count() <= keep {
             return None;
@@ -228,6 +239,15 @@ impl<M: Machine> Frames<M> {
             first: Frame(first),
             count,
         })
+    }
+
+    /// Frames that stay free whatever `class` asks for.
+    fn kept_from(&self, class: Class) -> u64 {
+        match class {
+            Class::Normal => self.reserve_system.load(Ordering::Relaxed),
+            Class::System => self.reserve_interrupt.load(Ordering::Relaxed),
+            Class::Interrupt => 0,
+        }
     }
 
     fn magazine(&self) -> &Magazine<M> {
@@ -276,27 +296,23 @@ impl<M: Machine> Frames<M> {
         self.in_lists
             .fetch_add(frames.len() as u64, Ordering::Relaxed);
         for frame in frames {
-            self.join(&mut buddy, frame);
+            self.join(&mut buddy, frame, 0);
         }
     }
 
-    /// Frees a frame together with its buddies.
-    /// Puts `[first, end)`, none of it in the lists, there in the largest runs that begin and end
-    /// where a run may.
-    fn give_largest(&self, first: u32, end: u32) {
-        let mut buddy = self.buddy.lock();
-        let mut at = first;
-        while at < end {
-            let order = (at.trailing_zeros().min((end - at).ilog2()) as usize).min(ORDERS - 1);
-            self.link(&mut buddy, at, order);
-            at += 1 << order;
+    /// Puts `[first, end)`, none of it in the lists and none of it to be joined, there in the
+    /// largest runs that begin and end where a run may.
+    fn give_largest(&self, buddy: &mut Buddy, first: u32, end: u32) {
+        for (first, order) in largest(first, end) {
+            self.link(buddy, first, order);
         }
         self.in_lists
             .fetch_add(u64::from(end - first), Ordering::Relaxed);
     }
 
-    fn join(&self, buddy: &mut Buddy, frame: u32) {
-        let (mut first, mut order) = (frame, 0);
+    /// Puts a run in the lists, together with its buddies.
+    fn join(&self, buddy: &mut Buddy, first: u32, order: usize) {
+        let (mut first, mut order) = (first, order);
         while order + 1 < ORDERS {
             let other = first ^ (1 << order);
             if !self.is_free_run(other, order) {

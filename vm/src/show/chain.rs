@@ -15,6 +15,8 @@ pub enum ObjectKind {
     Swap,
     /// From a pager, which knows the object by this cookie.
     Pager(u64),
+    /// Nowhere: they are the kernel's own, zero-filled and wired.
+    Kernel,
     /// The object is ending.
     Dead,
 }
@@ -25,6 +27,7 @@ impl fmt::Display for ObjectKind {
             ObjectKind::Default => f.write_str("default"),
             ObjectKind::Swap => f.write_str("swap"),
             ObjectKind::Pager(cookie) => write!(f, "pager({cookie:#x})"),
+            ObjectKind::Kernel => f.write_str("kernel"),
             ObjectKind::Dead => f.write_str("dead"),
         }
     }
@@ -112,6 +115,7 @@ impl<M: Machine> Vm<M> {
             Kind::Dead => ObjectKind::Dead,
             Kind::Anonymous if state.pages.swapped > 0 => ObjectKind::Swap,
             Kind::Anonymous => ObjectKind::Default,
+            Kind::Kernel => ObjectKind::Kernel,
             Kind::Paged(pager) => ObjectKind::Pager(pager.cookie),
         };
         let backing = state.backing;

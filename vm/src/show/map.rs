@@ -10,13 +10,14 @@
 //!
 //! The columns are those of the system that this one follows. Protections are sums of 1 (read), 2
 //! (write) and 4 (execute): what is allowed now, and what can be allowed. What has no number
-//! prints as 0. Objects that the entry below has in front too are not shown again.
+//! prints as 0. A submap has `share=`, the number of its map, which is shown below it. Objects and
+//! maps that the entry below has in front too are not shown again.
 
 use super::chain::{Chain, ObjectInfo};
 use super::space::SpaceInfo;
 use crate::map::{EntryInfo, Inherit};
 use crate::object::ObjectId;
-use crate::space::Space;
+use crate::space::{Space, SpaceId};
 use bsdvm_machine::{Machine, VirtAddr};
 use core::fmt;
 
@@ -95,12 +96,16 @@ impl<M: Machine> fmt::Display for ShowMap<'_, M> {
     }
 }
 
-/// Writes a map, each line after `indent` spaces.
+/// Maps in maps that are followed: a caller can make submaps that lead to each other.
+const DEEPEST: usize = 4;
+
+/// Writes a map that `depth` maps lead to.
 pub(super) fn write_map<M: Machine>(
     f: &mut fmt::Formatter<'_>,
     space: Space<'_, M>,
-    indent: usize,
+    depth: usize,
 ) -> fmt::Result {
+    let indent = 4 * depth;
     let info = SpaceInfo::of(space);
     writeln!(
         f,
@@ -111,12 +116,41 @@ pub(super) fn write_map<M: Machine>(
     let mut below: Option<EntryInfo> = None;
     for entry in space.show().entries() {
         write_entry(f, &entry, indent)?;
-        if below.is_none_or(|b| b.object != entry.info.object) {
-            write_objects(f, &entry, indent + 2)?;
+        match entry.info.submap {
+            Some(sub) if depth < DEEPEST && below.is_none_or(|b| b.submap != Some(sub)) => {
+                write_submap(f, space, &entry.info, depth + 1)?;
+            }
+            Some(_) => {}
+            None if below.is_none_or(|b| b.object != entry.info.object) => {
+                write_objects(f, &entry, indent + 2)?;
+            }
+            None => {}
         }
         below = Some(entry.info);
     }
     Ok(())
+}
+
+/// Writes the map behind a submap, if it is still there: it is held meanwhile.
+fn write_submap<M: Machine>(
+    f: &mut fmt::Formatter<'_>,
+    space: Space<'_, M>,
+    entry: &EntryInfo,
+    depth: usize,
+) -> fmt::Result {
+    let vm = space.vm;
+    let map = space.rec().map.read();
+    let now = map.find(vm, entry.range.start());
+    let now = now.and_then(|handle| map.get(vm, handle).submap());
+    let Some(sub) = now.filter(|sub| entry.submap == Some(SpaceId(*sub))) else {
+        return Ok(());
+    };
+    let sub = vm.space(SpaceId(sub));
+    sub.hold();
+    drop(map);
+    let written = write_map(f, sub, depth);
+    sub.unhold();
+    written
 }
 
 /// Two lines for an entry.
@@ -148,14 +182,20 @@ fn write_entry(f: &mut fmt::Formatter<'_>, entry: &ShownEntry, indent: usize) ->
         (n, true) => write!(f, ", wired ({n}, user)")?,
         (n, false) => write!(f, ", wired ({n})")?,
     }
-    let object = info.object.map_or(0, ObjectId::number);
-    write!(f, ", object={object}, offset={:#x}", info.offset)?;
+    match info.submap {
+        Some(sub) => write!(f, ", share={}", sub.number())?,
+        None => write!(f, ", object={}", info.object.map_or(0, ObjectId::number))?,
+    }
+    write!(f, ", offset={:#x}", info.offset)?;
     if info.copy_on_write {
         let copy = if info.needs_copy { "needed" } else { "done" };
         write!(f, ", copy ({copy})")?;
     }
     if info.stack {
         write!(f, ", stack ({:#x} left)", info.stack_reserve)?;
+    }
+    if info.no_fault {
+        f.write_str(", no fault")?;
     }
     if info.in_transition {
         f.write_str(", in transition")?;

@@ -41,7 +41,7 @@ impl SpaceInfo {
             size: map.bytes,
             entries: map.tree.len(),
             stamp: rec.stamp.read(),
-            pmap: space.id().number(),
+            pmap: space.home().raw(),
             resident,
         }
     }

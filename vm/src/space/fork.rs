@@ -31,6 +31,8 @@ use bsdvm_machine::{Machine, Pmap, Prot, VirtAddr, VirtRange};
 struct Plan {
     entries: u32,
     objects: u32,
+    /// Submaps, and memory of the kernel: what cannot be inherited.
+    submaps: u32,
     /// Pages to be promised at most.
     charge: u64,
 }
@@ -39,13 +41,15 @@ struct Plan {
 const OWN: Flags = Flags::IN_TRANSITION
     .union(Flags::NEEDS_WAKEUP)
     .union(Flags::USER_WIRED)
-    .union(Flags::WIRING);
+    .union(Flags::WIRING)
+    .union(Flags::COUNTED);
 
 impl From<MapError> for SpaceError {
     fn from(e: MapError) -> SpaceError {
         match e {
             MapError::ChargeLimit => SpaceError::ChargeLimit,
             MapError::Exiting => SpaceError::Exiting,
+            MapError::Submap => SpaceError::Submap,
             _ => SpaceError::NoMemory,
         }
     }
@@ -60,10 +64,16 @@ impl<'v, M: Machine> Space<'v, M> {
     /// Errors: [`SpaceError`]; the parent is as it was then.
     pub fn fork(self) -> Result<SpaceId, SpaceError> {
         let vm = self.vm;
-        let range = self.rec().map.read().range;
+        let range = self.range();
+        if self.has_submap(range) {
+            return Err(SpaceError::Submap);
+        }
         let child = vm.space_create(range)?;
         let plan = self.freeze();
-        let result = self.fill_child(vm.space(child), plan);
+        let result = match plan.submaps {
+            0 => self.fill_child(vm.space(child), plan),
+            _ => Err(SpaceError::Submap),
+        };
         self.thaw();
         match result {
             Ok(()) => {
@@ -212,18 +222,13 @@ impl<'v, M: Machine> Space<'v, M> {
     /// Locks the map that the caller has frozen.
     fn edit_frozen(self, objects: u32) -> Result<Edit<'v, M>, SpaceError> {
         let vm = self.vm;
-        Ok(Edit {
-            entries: vm.entries.reserve(&vm.frames, 0, Entry::VACANT)?,
-            nodes: vm
-                .map_nodes
-                .reserve(&vm.frames, 0, crate::map::tree::Node::EMPTY)?,
-            objects: vm.reserve_objects(objects)?,
-            map: self.rec().map.write_nested(),
-            vm,
-            space: self.handle,
-            rec: self.rec(),
-            limbo: Limbo::new(vm),
-        })
+        let objects = vm.reserve_objects(objects)?;
+        let entries = vm.entries.reserve(&vm.frames, 0, Entry::VACANT)?;
+        let nodes = vm
+            .map_nodes
+            .reserve(&vm.frames, 0, crate::map::tree::Node::EMPTY)?;
+        let map = self.rec().map.write_nested();
+        Ok(Edit::new(self, map, entries, nodes, objects))
     }
 }
 
@@ -231,6 +236,7 @@ impl Plan {
     fn add<M: Machine>(&mut self, entry: &Entry) {
         let pages = entry.pages::<M>();
         self.entries += 1;
+        self.submaps += u32::from(entry.submap().is_some());
         match entry.inherit {
             Inherit::None => {}
             Inherit::Zero => self.charge += pages,
