@@ -96,7 +96,8 @@ pub use map::{Backing, EntryInfo, Inherit, MapError, Mapping, Placement, Sharing
 pub use object::{Object, ObjectError, ObjectId};
 pub use pager::{PageBytes, Pager, PagerError, PagerOps, SwapDevice, SwapError};
 pub use show::{
-    Counters, Entries, ObjectInfo, ObjectKind, ShowMap, ShowSpace, ShownEntry, SpaceInfo,
+    Counters, Entries, Event, FaultFor, ObjectInfo, ObjectKind, ShowMap, ShowSpace, ShownEntry,
+    SpaceInfo, Store, TraceSink, Verb,
 };
 pub use space::{Space, SpaceError, SpaceId, UserError};
 
@@ -113,7 +114,7 @@ use slab::{Arena, Slab};
 use space::SpaceRec;
 
 /// What a VM is made with.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Config {
     /// Use this many of the machine's frames at most; all of them when `None`.
     pub frame_limit: Option<u32>,
@@ -121,6 +122,18 @@ pub struct Config {
     /// filled before frames are to be had (E01). Whole pages of it are used; eight are enough for
     /// some fifty entries. May be empty.
     pub early: &'static mut [u8],
+    /// Who hears of events (faults, pages in and out, verbs); nobody when `None`.
+    pub trace: Option<&'static dyn TraceSink>,
+}
+
+impl core::fmt::Debug for Config {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Config")
+            .field("frame_limit", &self.frame_limit)
+            .field("early", &self.early.len())
+            .field("trace", &self.trace.is_some())
+            .finish()
+    }
 }
 
 /// Why a VM could not be made.
@@ -155,6 +168,7 @@ pub struct Vm<M: Machine> {
     pub(crate) charge: Charge,
     pub(crate) swap: Swap<M>,
     pub(crate) counters: CounterSet,
+    trace: Option<&'static dyn TraceSink>,
 }
 
 impl<M: Machine> Vm<M> {
@@ -175,6 +189,7 @@ impl<M: Machine> Vm<M> {
             charge: Charge::new(),
             swap: Swap::new(),
             counters: CounterSet::new(),
+            trace: config.trace,
         };
         if !vm.frames.boot(config.frame_limit.unwrap_or(u32::MAX))
             || vm.frames.total() < FEWEST_FRAMES

@@ -11,14 +11,17 @@
 //! | `chain.rs` | the objects behind an entry |
 //! | `space.rs` | `procvm`: a space with its map and pmap (D02) |
 //! | `counters.rs` | counters (D03) |
+//! | `trace.rs` | events as they happen |
 
 mod chain;
 mod counters;
 mod map;
 mod space;
+mod trace;
 
 pub use chain::{ObjectInfo, ObjectKind};
 pub(crate) use counters::CounterSet;
 pub use counters::Counters;
 pub use map::{Entries, ShowMap, ShownEntry};
 pub use space::{ShowSpace, SpaceInfo};
+pub use trace::{Event, FaultFor, Store, TraceSink, Verb};

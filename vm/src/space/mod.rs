@@ -13,6 +13,7 @@ use crate::Vm;
 use crate::lock::{self, Mutex, RwLock};
 use crate::map::tree::Tree;
 use crate::map::{MapState, Need, Stamp};
+use crate::show::Event;
 use crate::slab::{Handle, NoRecords, Reservation, cast};
 use bsdvm_machine::sync::atomic::{AtomicU32, Ordering};
 use bsdvm_machine::{EnterError, Machine, Pmap, VirtRange};
@@ -163,7 +164,9 @@ impl<M: Machine> Vm<M> {
         *rec.pmap.lock() = pmap;
         rec.refs.store(1, Ordering::Release);
         rec.holds.store(1, Ordering::Release);
-        Ok(SpaceId(handle))
+        let space = SpaceId(handle);
+        self.trace(|| Event::Create { space, range });
+        Ok(space)
     }
 
     /// The space behind an id, which the caller holds.
@@ -238,6 +241,7 @@ impl<'v, M: Machine> Space<'v, M> {
     pub fn release_exit(self) {
         if self.rec().refs.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.end_contents();
+            self.vm.trace(|| Event::End { space: self.id() });
         }
     }
 
