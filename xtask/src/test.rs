@@ -29,7 +29,7 @@ pub(crate) fn run(steps: &mut Steps) -> Outcome {
     steps.command("format", &mut cargo("fmt --all --check"))?;
     let mut clippy = cargo("clippy --workspace --all-targets -- -D warnings");
     steps.command("clippy", &mut clippy)?;
-    tidy::run(steps)?;
+    tidy::run(steps, &tidy::Tidy::default())?;
     let (output, tested) = steps.output("tests", &mut cargo("test --workspace"));
     tested?;
     rows::judge(steps, &output, Missing::Listed)?;
