@@ -96,8 +96,8 @@ pub use map::{Backing, EntryInfo, Inherit, MapError, Mapping, Placement, Sharing
 pub use object::{Object, ObjectError, ObjectId};
 pub use pager::{PageBytes, Pager, PagerError, PagerOps, SwapDevice, SwapError};
 pub use show::{
-    Counters, Entries, Event, FaultFor, ObjectInfo, ObjectKind, ShowMap, ShowSpace, ShownEntry,
-    SpaceInfo, Store, TraceSink, Verb,
+    Counters, Entries, Event, FaultFor, ObjectInfo, ObjectKind, PageInfo, PagePlace, Pages,
+    ShowMap, ShowSpace, ShownEntry, SpaceInfo, Store, TraceSink, Verb,
 };
 pub use space::{Space, SpaceError, SpaceId, UserError};
 

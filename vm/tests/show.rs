@@ -225,6 +225,31 @@ fn d01_a_range_in_transition_is_said_to_be_so() {
 }
 
 #[test]
+fn d01_pages_of_an_object_one_by_one() {
+    let vm = vm(200);
+    vm.swap_on(MemorySwap::leak(8)).unwrap();
+    let s = space(&vm, 16);
+    anon(s, 0, 8);
+    put(s, 1, 1);
+    put(s, 6, 1);
+    while vm.pageout_step(100) > 0 {}
+    s.wire(pages(1, 1)).unwrap();
+    s.fault(at(3), Access::Read).unwrap();
+    let object = vm.object(s.entry(at(3)).unwrap().object.unwrap());
+    let seen: Vec<_> = object.pages().map(|p| (p.offset / PAGE, p.wired)).collect();
+    assert_eq!(seen, [(1, 1), (3, 0), (6, 0)]);
+    let lines: Vec<String> = object.pages().map(|p| p.to_string()).collect();
+    assert!(lines[0].starts_with("0x1000: frame "), "{}", lines[0]);
+    assert!(lines[0].ends_with(", dirty, wired (1)"), "{}", lines[0]);
+    assert!(lines[1].starts_with("0x3000: frame "), "{}", lines[1]);
+    assert!(!lines[1].contains(", "), "clean: {}", lines[1]);
+    assert!(lines[2].starts_with("0x6000: swap "), "{}", lines[2]);
+    s.unwire(pages(1, 1)).unwrap();
+    s.release();
+    check_empty(&vm);
+}
+
+#[test]
 fn d02_a_space_with_its_map_and_pmap() {
     let vm = vm(1000);
     let first = space(&vm, 8);

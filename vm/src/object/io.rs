@@ -93,10 +93,14 @@ impl<M: Machine> Vm<M> {
     }
 }
 
-impl<M: Machine> Object<'_, M> {
+impl<'v, M: Machine> Object<'v, M> {
     /// The id.
     pub fn id(self) -> ObjectId {
         ObjectId(self.handle)
+    }
+
+    pub(crate) fn vm(self) -> &'v Vm<M> {
+        self.vm
     }
 
     /// One reference more. False when the object has ended or its count is full.

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `map.rs` | entries one by one, and `show map` (D01) |
 //! | `chain.rs` | the objects behind an entry |
+//! | `page.rs` | the pages of an object |
 //! | `space.rs` | `procvm`: a space with its map and pmap (D02) |
 //! | `counters.rs` | counters (D03) |
 //! | `trace.rs` | events as they happen |
@@ -16,6 +17,7 @@
 mod chain;
 mod counters;
 mod map;
+mod page;
 mod space;
 mod trace;
 
@@ -23,5 +25,6 @@ pub use chain::{ObjectInfo, ObjectKind};
 pub(crate) use counters::CounterSet;
 pub use counters::Counters;
 pub use map::{Entries, ShowMap, ShownEntry};
+pub use page::{PageInfo, PagePlace, Pages};
 pub use space::{ShowSpace, SpaceInfo};
 pub use trace::{Event, FaultFor, Store, TraceSink, Verb};
