@@ -22,7 +22,7 @@ struct Rule {
     check: fn(&Tree) -> Vec<String>,
 }
 
-const RULES: [Rule; 13] = [
+const RULES: [Rule; 14] = [
     Rule {
         name: "imports run downhill",
         reason: "a room that knows the rooms above it cannot be used without them",
@@ -32,6 +32,11 @@ const RULES: [Rule; 13] = [
         name: "at most three features",
         reason: "each feature doubles what has to be tested",
         check: manifests::few_features,
+    },
+    Rule {
+        name: "packages say what they are",
+        reason: "who finds one without its house has nothing else to go by",
+        check: manifests::packages_say_what_they_are,
     },
     Rule {
         name: "danger has few addresses",
