@@ -5,6 +5,7 @@ mod lookup;
 mod run;
 mod size;
 mod stats;
+mod trace;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;

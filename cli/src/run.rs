@@ -4,13 +4,15 @@ use crate::interrupt;
 use crate::lookup::{self, NotFound};
 use crate::size::{self, Size};
 use crate::stats;
-use bsdvm::{BootError, Config, Vm};
+use crate::trace::TraceFile;
+use bsdvm::{BootError, Config, TraceSink, Vm};
 use bsdvm_host::HostPlatform;
 use bsdvm_hosted::Hosted;
 use bsdvm_linux::{Errno, Linux, Options, Program};
 use clap::{Args, ValueEnum};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// No such program.
@@ -39,6 +41,9 @@ pub(crate) struct RunArgs {
     /// Print the program's last memory map to standard error at the end
     #[arg(long)]
     map: bool,
+    /// Write one line about each event (faults, pages in and out, mappings) to FILE
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
     /// Check every invariant of the VM at the end, and that everything was given back
     #[arg(long)]
     check: bool,
@@ -87,7 +92,8 @@ fn attempt(args: &RunArgs) -> Result<u8, Failure> {
         NotFound::Missing => Failure::new(format!("{shown}: no such program"), MISSING),
         NotFound::Unfit(why) => Failure::new(format!("{shown}: {why}"), UNFIT),
     })?;
-    let linux = system(args)?;
+    let trace = trace_file(args)?;
+    let linux = system(args, trace)?;
     let program = Program {
         path: path.into_os_string().into_vec(),
         args: args.command.iter().map(|a| a.as_bytes().to_vec()).collect(),
@@ -96,8 +102,10 @@ fn attempt(args: &RunArgs) -> Result<u8, Failure> {
     interrupt::pass_on(linux);
     let status = linux.run(program);
     interrupt::ended();
+    let traced = finish(args, trace);
     let status = status.map_err(|e| start_failure(linux, &shown, e))?;
     report(args, linux);
+    traced?;
     if args.check {
         check(linux)?;
     }
@@ -111,12 +119,40 @@ fn environment() -> Vec<Vec<u8>> {
     std::env::vars_os().map(line).collect()
 }
 
-fn system(args: &RunArgs) -> Result<&'static Linux<HostPlatform>, Failure> {
+/// The file of `--trace`.
+fn trace_file(args: &RunArgs) -> Result<Option<&'static TraceFile>, Failure> {
+    let Some(path) = &args.trace else {
+        return Ok(None);
+    };
+    let file = TraceFile::create(path).map_err(|e| trace_failure(args, &e))?;
+    // The VM lives to the end of the process, and so does who listens to it.
+    Ok(Some(Box::leak(Box::new(file))))
+}
+
+/// Ends the trace. What could not be written is said now.
+fn finish(args: &RunArgs, trace: Option<&TraceFile>) -> Result<(), Failure> {
+    let done = trace.map_or(Ok(()), TraceFile::finish);
+    done.map_err(|e| trace_failure(args, &e))
+}
+
+fn trace_failure(args: &RunArgs, why: &std::io::Error) -> Failure {
+    let path = args.trace.as_deref().unwrap_or("".as_ref());
+    Failure::new(format!("--trace {}: {why}", path.display()), OURS)
+}
+
+fn system(
+    args: &RunArgs,
+    trace: Option<&'static TraceFile>,
+) -> Result<&'static Linux<HostPlatform>, Failure> {
     let size = &args.memory;
     let refused = |why: String| Failure::new(format!("--memory {}: {why}", size.text), OURS);
     let MachineName::Hosted = args.machine;
     let machine = Hosted::new(size.bytes).map_err(|e| refused(e.to_string()))?;
-    let vm = Vm::new(machine, Config::default())
+    let config = Config {
+        trace: trace.map(|file| file as &dyn TraceSink),
+        ..Config::default()
+    };
+    let vm = Vm::new(machine, config)
         .map_err(|BootError::NoMemory| refused("too small to run anything in".to_owned()))?;
     let options = Options {
         verbose: args.verbose,

@@ -5,6 +5,7 @@
 
 mod bench;
 mod fuzz;
+mod rows;
 mod setup;
 mod soak;
 mod steps;
@@ -30,7 +31,9 @@ enum Verb {
     /// The long ones: big models, fuzzing, mutants.
     Soak(soak::Soak),
     /// The rules of the house.
-    Tidy,
+    Tidy(tidy::Tidy),
+    /// What the core has to be able to do, row by row, with the tests that show it.
+    Rows,
     /// Benchmarks.
     Bench(bench::Bench),
     /// Fuzzes one target, or each in turn.
@@ -42,7 +45,8 @@ fn main() -> ExitCode {
     let done = match Command::parse().verb {
         Verb::Test => test::run(&mut steps),
         Verb::Soak(args) => soak::run(&mut steps, &args),
-        Verb::Tidy => tidy::run(&mut steps),
+        Verb::Tidy(args) => tidy::run(&mut steps, &args),
+        Verb::Rows => rows::run(&mut steps),
         Verb::Bench(args) => bench::run(&mut steps, &args),
         Verb::Fuzz(args) => fuzz::run(&mut steps, &args),
     };

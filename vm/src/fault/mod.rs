@@ -47,9 +47,11 @@ use crate::map::{Flags, MapError, Need, map_channel};
 use crate::object::limbo::Limbo;
 use crate::object::pages::BusyWait;
 use crate::object::radix;
+use crate::object::{ObjectHandle, ObjectId};
 use crate::page::Class;
 use crate::page::rmap;
 use crate::pager::PagerError;
+use crate::show::{Event, FaultFor};
 use crate::slab::{NoRecords, Reservation};
 use crate::space::{Space, SpaceHandle};
 use bsdvm_machine::{Access, Frame, Machine, Pmap, Prot, Ticket, VirtAddr, VirtRange};
@@ -140,6 +142,8 @@ pub(crate) struct Fault<'v, 'a, M: Machine> {
     /// What was done for the page so far, when the page came before its translation could be
     /// entered.
     pub(super) did: Option<Faulted>,
+    /// The object that has the page, once it is found.
+    pub(super) object: Option<ObjectHandle>,
     /// A frame that was waited for. Kept for the page itself: were it taken for something on the
     /// way, a fault that needs two could chase its own tail for ever when memory is short.
     pub(super) spare: Option<Frame>,
@@ -172,6 +176,28 @@ impl<'v, M: Machine> Space<'v, M> {
         access: Access,
         purpose: Purpose<'_>,
     ) -> Result<Faulted, FaultError> {
+        let why = FaultFor::of(&purpose);
+        let mut object = None;
+        let outcome = self.fault_quietly(va, access, purpose, &mut object);
+        self.vm.trace(|| Event::Fault {
+            space: self.id(),
+            va,
+            access,
+            purpose: why,
+            object: object.map(ObjectId),
+            outcome,
+        });
+        outcome
+    }
+
+    /// Resolves a fault, and says which object has the page.
+    fn fault_quietly(
+        self,
+        va: VirtAddr,
+        access: Access,
+        purpose: Purpose<'_>,
+        object: &mut Option<ObjectHandle>,
+    ) -> Result<Faulted, FaultError> {
         let vm = self.vm;
         vm.counters.faults.bump();
         let mut fault = Fault {
@@ -180,6 +206,7 @@ impl<'v, M: Machine> Space<'v, M> {
             access,
             purpose,
             did: None,
+            object: None,
             spare: None,
             answer: None,
             nodes: vm.reserve_page_nodes(1)?,
@@ -197,6 +224,7 @@ impl<'v, M: Machine> Space<'v, M> {
         if let Some(frame) = fault.spare.take() {
             vm.frames.free(frame);
         }
+        *object = fault.object;
         done
     }
 }

@@ -75,6 +75,7 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
     ) -> Result<Next, FaultError> {
         let vm = self.space.vm;
         let page = vm.frames.page(frame);
+        self.object = page.identity().map(|(object, _)| object);
         let settled = entry.wired > 0 && !entry.has(Flags::WIRING);
         let kernel = chain.front().state.is_kernel();
         let wire = match self.purpose {

@@ -50,7 +50,7 @@ pub struct Malloc {
 
 /// Which frames memory for a device is made of (K05, K06).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Pages {
+pub struct Physical {
     /// Where they lie; alignment and boundary are looked at by [`KernelMap::alloc_contig`].
     pub within: Within,
     /// How they are cached.
@@ -124,7 +124,12 @@ impl<'v, M: Machine> KernelMap<'v, M> {
     /// ([`Wait::No`]) or three times, harder each time.
     ///
     /// Errors: [`KmemError::InvalidArgument`], [`KmemError::NoSpace`], [`KmemError::NoMemory`].
-    pub fn alloc_attr(self, bytes: u64, how: Malloc, pages: Pages) -> Result<VirtAddr, KmemError> {
+    pub fn alloc_attr(
+        self,
+        bytes: u64,
+        how: Malloc,
+        pages: Physical,
+    ) -> Result<VirtAddr, KmemError> {
         let within = Within {
             align: 1,
             boundary: 0,
@@ -141,7 +146,7 @@ impl<'v, M: Machine> KernelMap<'v, M> {
         self,
         bytes: u64,
         how: Malloc,
-        pages: Pages,
+        pages: Physical,
     ) -> Result<VirtAddr, KmemError> {
         if pages.within.align == 0 {
             return Err(KmemError::InvalidArgument);

@@ -35,7 +35,7 @@ mod map;
 mod setting;
 mod zone;
 
-pub use back::{Fill, Malloc, Pages, Wait};
+pub use back::{Fill, Malloc, Physical, Wait};
 pub use event::{KernelWatch, WatchError};
 pub use map::{Find, KernelMap, Paging, SubmapName};
 pub use setting::SettingError;

@@ -94,6 +94,7 @@ impl<'v, M: Machine> Space<'v, M> {
     /// Sleeps until something ends that holds (part of) the map. No lock is held.
     pub(crate) fn wait_map(self, ticket: bsdvm_machine::Ticket) {
         M::assert_none_held();
+        self.vm.counters.transition_collisions.bump();
         self.vm.counters.transition_waits.bump();
         self.vm
             .machine()
@@ -375,6 +376,9 @@ impl<'v, M: Machine> Edit<'v, M> {
             if entry.continues_in::<M>(&after) {
                 self.merge(handle, next);
             } else {
+                if entry.has(Flags::IN_TRANSITION) {
+                    self.vm.counters.transition_collisions.bump();
+                }
                 at = Some(next);
             }
         }

@@ -5,6 +5,7 @@ use super::tree::Query;
 use super::{Edit, Entry, EntryHandle, Flags, Need};
 use crate::object::{ObjectHandle, ObjectId};
 use crate::pager::PagerError;
+use crate::show::Event;
 use crate::slab::{Handle, NoRecords};
 use crate::space::Space;
 use bsdvm_machine::{Machine, Prot, VirtAddr, VirtRange};
@@ -139,6 +140,22 @@ impl<'v, M: Machine> Space<'v, M> {
     /// [`MapError::Protection`] when `prot` is more than `max_prot`, [`MapError::ChargeLimit`],
     /// [`MapError::NoMemory`], [`MapError::Exiting`], [`MapError::Submap`].
     pub fn map(self, bytes: u64, place: Placement, what: Mapping) -> Result<VirtAddr, MapError> {
+        let done = self.map_quietly(bytes, place, what);
+        self.vm.trace(|| Event::Map {
+            space: self.id(),
+            bytes,
+            what,
+            outcome: done,
+        });
+        done
+    }
+
+    fn map_quietly(
+        self,
+        bytes: u64,
+        place: Placement,
+        what: Mapping,
+    ) -> Result<VirtAddr, MapError> {
         let page = M::PAGE;
         let len = page
             .round_up(bytes)

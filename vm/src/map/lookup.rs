@@ -27,8 +27,14 @@ pub struct EntryInfo {
     pub wired: u32,
     /// Whether one of them is the user's.
     pub user_wired: bool,
+    /// Whether what is written goes to a copy of the object that is, or was, another's.
+    pub copy_on_write: bool,
     /// Whether the next write puts a shadow in front of the object.
     pub needs_copy: bool,
+    /// Whether somebody works on the range with the map unlocked (E07).
+    pub in_transition: bool,
+    /// Whether faults bring nothing here: mappings are made by hand (K04).
+    pub no_fault: bool,
     /// Whether the range grows downwards on faults below it.
     pub stack: bool,
     /// By how many bytes it still may.
@@ -48,7 +54,7 @@ impl<M: Machine> Space<'_, M> {
         Some(self.describe(map.get(self.vm, handle)))
     }
 
-    fn describe(self, entry: &Entry) -> EntryInfo {
+    pub(crate) fn describe(self, entry: &Entry) -> EntryInfo {
         let bytes = |pages: u64| M::PAGE.offset(pages).unwrap_or(u64::MAX);
         let file = entry
             .object
@@ -67,7 +73,10 @@ impl<M: Machine> Space<'_, M> {
             offset: bytes(entry.offset),
             wired: entry.wired,
             user_wired: entry.has(Flags::USER_WIRED),
+            copy_on_write: entry.has(Flags::COPY_ON_WRITE),
             needs_copy: entry.has(Flags::NEEDS_COPY),
+            in_transition: entry.has(Flags::IN_TRANSITION),
+            no_fault: entry.has(Flags::NO_FAULT),
             stack: matches!(entry.kind, Kind::Stack { .. }),
             stack_reserve: entry.kind.reserve(),
             submap: entry.submap().map(SpaceId),

@@ -15,9 +15,10 @@ mod policy;
 use crate::Vm;
 use crate::object::limbo::Limbo;
 use crate::object::radix::Slot;
-use crate::object::{Kind, ObjectHandle};
+use crate::object::{Kind, ObjectHandle, ObjectId};
 use crate::page::{Bits, Class, Queue, Within};
 use crate::pager::PagerError;
+use crate::show::{Event, Store};
 use bsdvm_machine::{Frame, Machine, Usage};
 
 /// Frames that are freed at a time when one is wanted.
@@ -122,6 +123,7 @@ impl<M: Machine> Vm<M> {
         }
         self.gather_usage(frame, Usage::REFERENCED, limbo);
         if !page.clear(Bits::REFERENCED).is_empty() {
+            self.counters.reactivated.bump();
             self.queues.put(&self.frames, frame, Queue::Active);
             return None;
         }
@@ -144,13 +146,27 @@ impl<M: Machine> Vm<M> {
     fn write_out(&self, leaving: &Leaving) -> Result<Option<u32>, PagerError> {
         match leaving.kind {
             Kind::Paged(pager) => self
-                .put_page(pager, leaving.index, leaving.frame, leaving.bytes)
+                .put_page(
+                    leaving.object,
+                    pager,
+                    leaving.index,
+                    leaving.frame,
+                    leaving.bytes,
+                )
                 .map(|()| None),
             _ => {
                 let slot = self.swap.alloc().ok_or(PagerError::NoSpace)?;
-                match self.swap.write(self.machine(), slot, leaving.frame) {
+                let written = self.swap.write(self.machine(), slot, leaving.frame);
+                self.trace(|| Event::PageOut {
+                    object: ObjectId(leaving.object),
+                    offset: M::PAGE.offset(leaving.index).unwrap_or(u64::MAX),
+                    to: Store::Swap,
+                    outcome: written,
+                });
+                match written {
                     Ok(()) => {
                         self.counters.page_out.bump();
+                        self.counters.swap_out.bump();
                         Ok(Some(slot))
                     }
                     Err(e) => {

@@ -17,6 +17,7 @@ use crate::Vm;
 use crate::lock::{self, Mutex, RwLock};
 use crate::map::tree::Tree;
 use crate::map::{GrowthLimits, MapState, Need, Stamp};
+use crate::show::Event;
 use crate::slab::{Handle, NoRecords, Reservation, cast};
 use bsdvm_machine::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use bsdvm_machine::{EnterError, Machine, Pmap, VirtRange};
@@ -177,7 +178,9 @@ impl<M: Machine> Vm<M> {
         *rec.pmap.lock() = pmap;
         rec.refs.store(1, Ordering::Release);
         rec.holds.store(1, Ordering::Release);
-        Ok(SpaceId(handle))
+        let space = SpaceId(handle);
+        self.trace(|| Event::Create { space, range });
+        Ok(space)
     }
 
     /// The space behind an id, which the caller holds.
@@ -270,6 +273,7 @@ impl<'v, M: Machine> Space<'v, M> {
     pub fn release_exit(self) {
         if self.rec().refs.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.end_contents();
+            self.vm.trace(|| Event::End { space: self.id() });
         }
     }
 
@@ -288,6 +292,11 @@ impl<'v, M: Machine> Space<'v, M> {
     /// References to the contents: 0 once they have gone.
     pub fn references(self) -> u32 {
         self.rec().refs.load(Ordering::Acquire)
+    }
+
+    /// Holds, those of references among them: 0 once the space is gone.
+    pub fn holds(self) -> u32 {
+        self.rec().holds.load(Ordering::Acquire)
     }
 
     /// Removes everything (S03). The map stays, empty, and takes nothing more.

@@ -1,7 +1,7 @@
 //! Wired memory: where its pages come from, what is in them, and that failures leave nothing.
 
 use super::*;
-use bsdvm::{Frame, KmemError, MemoryAttr, Pages, Pmap, SpaceId, Within};
+use bsdvm::{Frame, KmemError, MemoryAttr, Physical, Pmap, SpaceId, Within};
 
 /// The frame that the kernel sees at `va`.
 fn frame_at(vm: &TestVm, va: VirtAddr) -> Option<Frame> {
@@ -11,8 +11,8 @@ fn frame_at(vm: &TestVm, va: VirtAddr) -> Option<Frame> {
         .unwrap()
 }
 
-fn anywhere(low: u32, high: u32) -> Pages {
-    Pages {
+fn anywhere(low: u32, high: u32) -> Physical {
+    Physical {
         within: Within {
             low: Frame(low),
             high: Frame(high),
@@ -81,7 +81,7 @@ fn k05_alloc_attr_keeps_to_its_limits() {
     dirty_memory(&vm);
     let kmem = kernel(&vm);
     let map = kmem.map();
-    let pages = Pages {
+    let pages = Physical {
         attr: MemoryAttr::WriteCombining,
         ..anywhere(200, 215)
     };
@@ -165,7 +165,7 @@ fn k06_alloc_contig_is_contiguous_aligned_and_within_its_boundary() {
     dirty_memory(&vm);
     let kmem = kernel(&vm);
     let map = kmem.map();
-    let ask = |align, boundary, low, high| Pages {
+    let ask = |align, boundary, low, high| Physical {
         within: Within {
             low: Frame(low),
             high: Frame(high),
@@ -223,7 +223,7 @@ fn k06_programs_make_room_for_a_run() {
         common::touch(&vm, user, 0, common::at(page), Some(page)).unwrap();
         page += 1;
     }
-    let pages = Pages {
+    let pages = Physical {
         within: Within {
             align: 16,
             ..Within::ANY
