@@ -1,25 +1,25 @@
-//! The link to the runner on the host: a virtio console with messages on it.
+//! The link to the runner on the host: messages on a virtio serial port.
 //!
 //! A thread that asks lets others run until its answer is there. Whoever waits for something, and
 //! the timer between two runs of programs, attends to what comes in.
 
 use crate::locks::SpinLock;
 use crate::machine::Bare;
+use crate::port::Port;
 use crate::threads;
-use crate::virtio::{self, KernelMemory, Mmio};
+use crate::virtio;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use bsdvm_link::{Act, Answer, Ask, Inbox, Request, ToKernel, encode};
 use bsdvm_machine::{Channel, Wait};
 use core::sync::atomic::{AtomicBool, Ordering};
-use virtio_drivers::device::console::VirtIOConsole;
 use virtio_drivers::transport::DeviceType;
 
 /// What is woken when something comes in for those that watch files.
 pub(crate) const WATCHERS: Channel = Channel(0xf1 << 56);
 
 struct Link {
-    console: VirtIOConsole<KernelMemory, Mmio>,
+    port: Port,
     inbox: Inbox,
     next_tag: u32,
     /// Answers that nobody took yet.
@@ -34,19 +34,19 @@ static LINK: SpinLock<Option<Link>> = SpinLock::new(None);
 /// Signals wait to be passed on.
 static SIGNALLED: AtomicBool = AtomicBool::new(false);
 
-/// Finds the console.
+/// Finds the port.
 ///
 /// Panics when there is none.
 pub(crate) fn init() {
     let Some(transport) = virtio::find(DeviceType::Console) else {
-        panic!("no virtio console: the kernel is started by `bsdvm run --machine qemu`");
+        panic!("no virtio serial device: the kernel is started by `bsdvm run --machine qemu`");
     };
-    let console = match VirtIOConsole::new(transport) {
-        Ok(console) => console,
-        Err(e) => panic!("the virtio console does not work: {e}"),
+    let port = match Port::open(transport) {
+        Ok(port) => port,
+        Err(e) => panic!("the virtio serial device does not work: {e}"),
     };
     *LINK.lock() = Some(Link {
-        console,
+        port,
         inbox: Inbox::new(),
         next_tag: 1,
         answers: BTreeMap::new(),
@@ -57,8 +57,8 @@ pub(crate) fn init() {
 
 impl Link {
     fn send(&mut self, request: &Request) {
-        if let Err(e) = self.console.send_bytes(&encode(request)) {
-            panic!("the virtio console refuses what is sent: {e}");
+        if let Err(e) = self.port.send(&encode(request)) {
+            panic!("the link refuses what is sent: {e}");
         }
     }
 
@@ -70,13 +70,12 @@ impl Link {
 
     /// Takes in what is there. Whether somebody who watches is to look.
     fn receive(&mut self) -> bool {
-        let mut piece = Vec::new();
-        while let Ok(Some(byte)) = self.console.recv(true) {
-            piece.push(byte);
-        }
-        if piece.is_empty() {
-            return false;
-        }
+        let piece = match self.port.receive() {
+            Ok(Some(piece)) if piece.is_empty() => return false,
+            Ok(Some(piece)) => piece,
+            Ok(None) => panic!("the runner is gone"),
+            Err(e) => panic!("the link does not work: {e}"),
+        };
         self.inbox.add(&piece);
         let mut news = false;
         loop {

@@ -17,8 +17,8 @@
 //! [`run`]: a program that the runner names; or, with `test` on the command line, [`tests`].
 //!
 //! # What is absent
-//! More than one processor, interrupts while the kernel runs, devices other than a virtio console
-//! and a 9P server, page-out to a disk.
+//! More than one processor, interrupts while the kernel runs, devices other than a serial port, a
+//! virtio one and a 9P server, page-out to a disk.
 
 #![no_std]
 #![no_main]
@@ -41,6 +41,7 @@ mod machine;
 mod memory;
 mod ninep;
 mod platform;
+mod port;
 mod run;
 mod segments;
 mod serial;

@@ -54,9 +54,9 @@ const DEVICES: [&str; 11] = [
     "-chardev",
     "stdio,id=link,signal=off",
     "-device",
-    "virtio-serial-device,event_idx=off,indirect_desc=off",
+    "virtio-serial-device,max_ports=2,event_idx=off,indirect_desc=off",
     "-device",
-    "virtconsole,chardev=link",
+    "virtserialport,chardev=link,nr=1",
 ];
 
 /// Where QEMU is.
