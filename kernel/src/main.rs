@@ -46,6 +46,7 @@ mod run;
 mod segments;
 mod serial;
 mod start_info;
+mod tests;
 mod threads;
 mod traps;
 mod virtio;

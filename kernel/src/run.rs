@@ -5,6 +5,7 @@ use crate::link;
 use crate::machine::{self, Bare};
 use crate::ninep::Client;
 use crate::platform::BarePlatform;
+use crate::tests;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
@@ -18,7 +19,13 @@ use core::sync::atomic::{AtomicPtr, Ordering};
 static SYSTEM: AtomicPtr<Linux<BarePlatform>> = AtomicPtr::new(core::ptr::null_mut());
 
 /// Runs what the command line says to its end.
-pub(crate) fn run(_command_line: &[u8]) -> ! {
+pub(crate) fn run(command_line: &[u8]) -> ! {
+    if command_line
+        .split(|b| *b == b' ')
+        .any(|word| word == b"test")
+    {
+        tests::run();
+    }
     link::init();
     let boot = match link::ask(Ask::Boot) {
         Answer::Boot(boot) => *boot,
