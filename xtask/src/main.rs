@@ -5,6 +5,7 @@
 
 mod bench;
 mod fuzz;
+mod qemu;
 mod setup;
 mod soak;
 mod steps;
@@ -29,6 +30,8 @@ enum Verb {
     Test,
     /// The long ones: big models, fuzzing, mutants.
     Soak(soak::Soak),
+    /// The kernel's own tests, in QEMU.
+    Qemu,
     /// The rules of the house.
     Tidy,
     /// Benchmarks.
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
     let done = match Command::parse().verb {
         Verb::Test => test::run(&mut steps),
         Verb::Soak(args) => soak::run(&mut steps, &args),
+        Verb::Qemu => setup::kernel(&mut steps).and_then(|()| qemu::run(&mut steps)),
         Verb::Tidy => tidy::run(&mut steps),
         Verb::Bench(args) => bench::run(&mut steps, &args),
         Verb::Fuzz(args) => fuzz::run(&mut steps, &args),

@@ -68,6 +68,21 @@ pub(super) fn removed_is_gone() {
     own.release();
 }
 
+/// Removing many pages that lie apart, more than a flush lists one by one, leaves none behind.
+pub(super) fn many_removed_pages_are_gone() {
+    let vm = small_vm();
+    let own = space(vm);
+    let at = map(own, 64 * 4096, Prot::RW);
+    let apart = || (0..64).step_by(2);
+    apart().for_each(|i| assert_eq!(store(own, page(at, i), 7), Ok(())));
+    assert_eq!(own.remove(range(at, 64)), Ok(()));
+    for i in apart() {
+        assert_eq!(load(own, page(at, i)), Err(FaultError::InvalidAddress));
+    }
+    check(vm);
+    own.release();
+}
+
 /// A protection that was lowered holds at once, and gives way when it is raised again.
 pub(super) fn protection_holds() {
     let vm = small_vm();

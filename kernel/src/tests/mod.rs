@@ -22,11 +22,15 @@ use bsdvm_machine::conformance::{self, Probe};
 /// A test: its name, and what panics when it fails.
 type Test = (&'static str, fn());
 
-const TESTS: [Test; 15] = [
+const TESTS: [Test; 16] = [
     ("conformance", conform),
     ("core::zero_fill", core::zero_fill),
     ("core::fork_copies_on_write", core::fork_copies_on_write),
     ("core::removed_is_gone", core::removed_is_gone),
+    (
+        "core::many_removed_pages_are_gone",
+        core::many_removed_pages_are_gone,
+    ),
     ("core::protection_holds", core::protection_holds),
     ("core::translations_come_back", core::translations_come_back),
     (
