@@ -172,10 +172,7 @@ fn d01_programs_see_the_same_as_people() {
     let chain: Vec<_> = entries[1].objects().collect();
     assert_eq!(chain[0].kind, ObjectKind::Default);
     assert_eq!(chain[0].backing, Some((file, PAGE)));
-    assert_eq!(
-        (chain[1].object, chain[1].kind),
-        (file, ObjectKind::Vnode)
-    );
+    assert_eq!((chain[1].object, chain[1].kind), (file, ObjectKind::Vnode));
     assert_eq!((chain[0].shadows, chain[1].shadows), (0, 1));
     // One that is made above what was given is seen, one below is not.
     let mut rest = s.show().entries();
