@@ -102,6 +102,7 @@ impl<M: Machine> Vm<M> {
             + self.page_nodes.frames()
             + self.rmap.chunks.frames()
             + self.swap.frames()
+            + self.kmem.zones.frames()
     }
 
     /// Frames that are neither free nor held by slabs: pages, and tables of pmaps. With no space

@@ -24,6 +24,9 @@
 //! # `space/`: an address space
 //! Fork, exit, counts, and the memory of a program read and written.
 //!
+//! # `kmem/`: the kernel's own memory
+//! The kernel map, submaps, wired memory, zones.
+//!
 //! # `charge/`, `pageout/`, `show/`, `check.rs`
 //! Reservation; frames taken back; what a person sees; the invariants of the whole.
 //!
@@ -75,6 +78,7 @@ pub mod bench;
 mod charge;
 mod check;
 mod fault;
+mod kmem;
 mod lock;
 mod map;
 mod object;
@@ -92,16 +96,23 @@ pub use bsdvm_machine::{
 };
 pub use check::CheckError;
 pub use fault::{FaultError, Faulted, Prefault};
+pub use kmem::{
+    Fill, Find, KernelConfig, KernelMap, KernelWatch, Kmem, KmemError, Malloc, Paging, Physical,
+    SettingError, SubmapName, Wait, WatchError, Zone, ZoneId,
+};
 pub use map::{
     Advice, Backing, Behavior, EntryInfo, GrowthLimits, Inherit, MapError, Mapping, Placement,
     Randomize, Sharing,
 };
 pub use object::{Grabbed, Object, ObjectError, ObjectId, ObjectKind};
+pub use page::Within;
 pub use pager::{DevicePage, PageBytes, Pager, PagerError, PagerOps, SwapDevice, SwapError};
-pub use show::Counters;
+pub use show::{
+    Counters, Entries, Event, FaultFor, ObjectInfo, PageInfo, PagePlace, Pages, ShowMap, ShowSpace,
+    ShownEntry, SpaceInfo, Store, TraceSink, Verb,
+};
 pub use space::{Image, Space, SpaceError, SpaceId, UserError};
 
-use bsdvm_machine::sync::atomic::AtomicBool;
 use charge::Charge;
 use map::Entry;
 use object::ObjectRec;
@@ -115,7 +126,7 @@ use slab::{Arena, Slab};
 use space::{Counts, SpaceRec};
 
 /// What a VM is made with.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Config {
     /// Use this many of the machine's frames at most; all of them when `None`.
     pub frame_limit: Option<u32>,
@@ -123,6 +134,18 @@ pub struct Config {
     /// filled before frames are to be had (E01). Whole pages of it are used; eight are enough for
     /// some fifty entries. May be empty.
     pub early: &'static mut [u8],
+    /// Who hears of events (faults, pages in and out, verbs); nobody when `None`.
+    pub trace: Option<&'static dyn TraceSink>,
+}
+
+impl core::fmt::Debug for Config {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Config")
+            .field("frame_limit", &self.frame_limit)
+            .field("early", &self.early.len())
+            .field("trace", &self.trace.is_some())
+            .finish()
+    }
 }
 
 /// Why a VM could not be made.
@@ -157,9 +180,9 @@ pub struct Vm<M: Machine> {
     pub(crate) charge: Charge,
     pub(crate) swap: Swap<M>,
     pub(crate) counters: CounterSet,
+    pub(crate) kmem: kmem::State<M>,
     pub(crate) counts: Counts,
-    /// Whether mappings that name no place go to a random one.
-    pub(crate) randomize: AtomicBool,
+    trace: Option<&'static dyn TraceSink>,
 }
 
 impl<M: Machine> Vm<M> {
@@ -180,8 +203,9 @@ impl<M: Machine> Vm<M> {
             charge: Charge::new(),
             swap: Swap::new(),
             counters: CounterSet::new(),
+            kmem: kmem::State::new(),
             counts: Counts::new(),
-            randomize: AtomicBool::new(false),
+            trace: config.trace,
         };
         if !vm.frames.boot(config.frame_limit.unwrap_or(u32::MAX))
             || vm.frames.total() < FEWEST_FRAMES

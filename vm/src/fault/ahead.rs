@@ -72,6 +72,7 @@ impl<'v, M: Machine> Space<'v, M> {
             did: None,
             spare: None,
             answer: None,
+            object: None,
             nodes: vm.reserve_page_nodes(0).ok()?,
             chunks: reserve_chunks(vm, Access::Read).ok()?,
             limbo: crate::object::limbo::Limbo::new(vm),

@@ -49,9 +49,11 @@ use crate::map::{Flags, MapError, Need, map_channel};
 use crate::object::limbo::Limbo;
 use crate::object::pages::BusyWait;
 use crate::object::radix;
+use crate::object::{ObjectHandle, ObjectId};
 use crate::page::Class;
 use crate::page::rmap;
 use crate::pager::PagerError;
+use crate::show::{Event, FaultFor};
 use crate::slab::{NoRecords, Reservation};
 use crate::space::{Space, SpaceHandle};
 pub use ahead::Prefault;
@@ -143,6 +145,8 @@ pub(crate) struct Fault<'v, 'a, M: Machine> {
     /// What was done for the page so far, when the page came before its translation could be
     /// entered.
     pub(super) did: Option<Faulted>,
+    /// The object that has the page, once it is found.
+    pub(super) object: Option<ObjectHandle>,
     /// A frame that was waited for. Kept for the page itself: were it taken for something on the
     /// way, a fault that needs two could chase its own tail for ever when memory is short.
     pub(super) spare: Option<Frame>,
@@ -175,6 +179,28 @@ impl<'v, M: Machine> Space<'v, M> {
         access: Access,
         purpose: Purpose<'_>,
     ) -> Result<Faulted, FaultError> {
+        let why = FaultFor::of(&purpose);
+        let mut object = None;
+        let outcome = self.fault_quietly(va, access, purpose, &mut object);
+        self.vm.trace(|| Event::Fault {
+            space: self.id(),
+            va,
+            access,
+            purpose: why,
+            object: object.map(ObjectId),
+            outcome,
+        });
+        outcome
+    }
+
+    /// Resolves a fault, and says which object has the page.
+    fn fault_quietly(
+        self,
+        va: VirtAddr,
+        access: Access,
+        purpose: Purpose<'_>,
+        object: &mut Option<ObjectHandle>,
+    ) -> Result<Faulted, FaultError> {
         let vm = self.vm;
         vm.counters.faults.bump();
         let mut fault = Fault {
@@ -183,6 +209,7 @@ impl<'v, M: Machine> Space<'v, M> {
             access,
             purpose,
             did: None,
+            object: None,
             spare: None,
             answer: None,
             nodes: vm.reserve_page_nodes(1)?,
@@ -200,6 +227,7 @@ impl<'v, M: Machine> Space<'v, M> {
         if let Some(frame) = fault.spare.take() {
             vm.frames.free(frame);
         }
+        *object = fault.object;
         done
     }
 }
@@ -231,7 +259,7 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
                 Next::Submap(below) => self.space = Space { vm, handle: below },
                 Next::TooMany => self.space.drop_translations(vm.machine().user_range()),
                 Next::NoFrame => {
-                    let frame = vm.wait_frame(Class::Normal);
+                    let frame = vm.wait_frame(self.class());
                     let frame = frame.ok_or(FaultError::NoMemory)?;
                     // The spare is for the page itself; what is on the way needs one more.
                     if let Some(more) = self.spare.replace(frame) {
@@ -281,7 +309,11 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
         }
         let write = self.access == Access::Write;
         let Some(object) = entry.object else {
-            return Ok(Next::Prepare);
+            // Nobody but the kernel makes objects in its maps (M16).
+            return match space.is_system() {
+                true => Err(FaultError::NoFault),
+                false => Ok(Next::Prepare),
+            };
         };
         if write && entry.has(Flags::NEEDS_COPY) {
             return Ok(Next::Prepare);

@@ -80,6 +80,7 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
     ) -> Result<Next, FaultError> {
         let vm = self.space.vm;
         let page = vm.frames.page(frame);
+        self.object = page.identity().map(|(object, _)| object);
         let settled = entry.wired > 0 && !entry.has(Flags::WIRING);
         let kernel = chain.front().state.is_kernel();
         let wire = match self.purpose {
@@ -130,9 +131,17 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
         how
     }
 
+    /// How deep the fault may reach: the kernel's own memory is the core's.
+    pub(super) fn class(&self) -> Class {
+        match self.space.is_system() {
+            true => Class::System,
+            false => Class::Normal,
+        }
+    }
+
     fn take_frame(&mut self) -> Option<Frame> {
         let spare = self.spare.take();
-        spare.or_else(|| self.space.vm.frames.alloc(Class::Normal))
+        spare.or_else(|| self.space.vm.frames.alloc(self.class()))
     }
 
     /// A fresh page in the front.

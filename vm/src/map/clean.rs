@@ -5,6 +5,7 @@ use super::edit::covers;
 use crate::object::ObjectHandle;
 use crate::object::io::Clean;
 use crate::object::limbo::Limbo;
+use crate::show::Verb;
 use crate::space::Space;
 use bsdvm_machine::{Machine, VirtAddr, VirtRange};
 
@@ -25,6 +26,12 @@ impl<M: Machine> Space<'_, M> {
     /// written;
     /// [`MapError::Pager`] for the first page that could not be written, which stays dirty.
     pub fn clean(self, range: VirtRange, invalidate: bool) -> Result<(), MapError> {
+        let done = self.clean_quietly(range, invalidate);
+        self.trace_change(Verb::Clean, range, &done);
+        done
+    }
+
+    fn clean_quietly(self, range: VirtRange, invalidate: bool) -> Result<(), MapError> {
         if !M::PAGE.is_aligned_range(range) {
             return Err(MapError::InvalidAddress);
         }

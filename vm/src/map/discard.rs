@@ -2,6 +2,7 @@
 //! file's; shared memory is only unmapped.
 
 use super::{Edit, Entry, EntryHandle, Flags, MapError, Need};
+use crate::show::Verb;
 use crate::space::Space;
 use bsdvm_machine::{Machine, VirtRange};
 
@@ -11,6 +12,12 @@ impl<M: Machine> Space<'_, M> {
     /// Errors: [`MapError::Wired`] when part of it is wired, [`MapError::InvalidAddress`],
     /// [`MapError::Submap`], [`MapError::NoMemory`]; nothing is changed then.
     pub fn discard(self, range: VirtRange) -> Result<(), MapError> {
+        let done = self.discard_quietly(range);
+        self.trace_change(Verb::Discard, range, &done);
+        done
+    }
+
+    fn discard_quietly(self, range: VirtRange) -> Result<(), MapError> {
         if !M::PAGE.is_aligned_range(range) {
             return Err(MapError::InvalidAddress);
         }

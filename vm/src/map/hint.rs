@@ -21,13 +21,14 @@ impl<M: Machine> Vm<M> {
     /// Sets where mappings that name no place go (`vm.randomize_mmap`). They begin where the heap
     /// ends unless it is called.
     pub fn set_randomize(&self, randomize: Randomize) {
-        self.randomize
+        self.kmem
+            .randomize_mmap
             .store(randomize == Randomize::On, Ordering::Relaxed);
     }
 
     /// Where mappings that name no place go.
     pub fn randomize(&self) -> Randomize {
-        match self.randomize.load(Ordering::Relaxed) {
+        match self.kmem.randomize_mmap.load(Ordering::Relaxed) {
             true => Randomize::On,
             false => Randomize::Off,
         }

@@ -1,6 +1,7 @@
 //! Inherit (M08): what a child gets.
 
 use super::{Inherit, MapError, Need};
+use crate::show::Verb;
 use crate::space::Space;
 use bsdvm_machine::{Machine, VirtRange};
 
@@ -9,6 +10,12 @@ impl<M: Machine> Space<'_, M> {
     ///
     /// Errors: [`MapError::InvalidAddress`], [`MapError::Submap`], [`MapError::NoMemory`]; nothing is changed then.
     pub fn inherit(self, range: VirtRange, inherit: Inherit) -> Result<(), MapError> {
+        let done = self.inherit_quietly(range, inherit);
+        self.trace_change(Verb::Inherit(inherit), range, &done);
+        done
+    }
+
+    fn inherit_quietly(self, range: VirtRange, inherit: Inherit) -> Result<(), MapError> {
         if !M::PAGE.is_aligned_range(range) {
             return Err(MapError::InvalidAddress);
         }

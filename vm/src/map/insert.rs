@@ -6,6 +6,7 @@ use super::{Edit, Entry, EntryHandle, Flags, Need};
 use crate::fault::Prefault;
 use crate::object::{ObjectHandle, ObjectId};
 use crate::pager::PagerError;
+use crate::show::Event;
 use crate::slab::{Handle, NoRecords};
 use crate::space::Space;
 use bsdvm_machine::{Machine, Prot, VirtAddr, VirtRange};
@@ -140,6 +141,22 @@ impl<'v, M: Machine> Space<'v, M> {
     /// [`MapError::Protection`] when `prot` is more than `max_prot`, [`MapError::ChargeLimit`],
     /// [`MapError::NoMemory`], [`MapError::Exiting`], [`MapError::Submap`].
     pub fn map(self, bytes: u64, place: Placement, what: Mapping) -> Result<VirtAddr, MapError> {
+        let done = self.map_quietly(bytes, place, what);
+        self.vm.trace(|| Event::Map {
+            space: self.id(),
+            bytes,
+            what,
+            outcome: done,
+        });
+        done
+    }
+
+    fn map_quietly(
+        self,
+        bytes: u64,
+        place: Placement,
+        what: Mapping,
+    ) -> Result<VirtAddr, MapError> {
         let page = M::PAGE;
         let len = page
             .round_up(bytes)
@@ -339,10 +356,12 @@ impl<M: Machine> Edit<'_, M> {
         .map(VirtAddr))
     }
 
-    /// Adds an entry to a free range: extends a neighbour where it can (M03).
+    /// Adds an entry to a free range: extends a neighbour where it can (M03), but in maps of the
+    /// kernel, where an entry without an object is addresses alone.
     pub(crate) fn insert(&mut self, mut new: Entry) -> EntryHandle {
         let range = new.range();
         if new.object.is_none()
+            && !self.system
             && let Some(prev) = self.map.find_below(self.vm, new.start)
         {
             let before = self.get(prev);

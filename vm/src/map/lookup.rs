@@ -27,8 +27,14 @@ pub struct EntryInfo {
     pub wired: u32,
     /// Whether one of them is the user's.
     pub user_wired: bool,
+    /// Whether what is written goes to a copy of the object that is, or was, another's.
+    pub copy_on_write: bool,
     /// Whether the next write puts a shadow in front of the object.
     pub needs_copy: bool,
+    /// Whether somebody works on the range with the map unlocked (E07).
+    pub in_transition: bool,
+    /// Whether faults bring nothing here: mappings are made by hand (K04).
+    pub no_fault: bool,
     /// Whether the range grows downwards on faults below it.
     pub stack: bool,
     /// By how many bytes it still may.
@@ -54,7 +60,7 @@ impl<M: Machine> Space<'_, M> {
         Some(self.describe(map.get(self.vm, handle)))
     }
 
-    fn describe(self, entry: &Entry) -> EntryInfo {
+    pub(crate) fn describe(self, entry: &Entry) -> EntryInfo {
         let bytes = |pages: u64| M::PAGE.offset(pages).unwrap_or(u64::MAX);
         let file = entry
             .object
@@ -76,7 +82,10 @@ impl<M: Machine> Space<'_, M> {
             no_sync: entry.has(Flags::NO_SYNC),
             no_core: entry.has(Flags::NO_CORE),
             user_wired: entry.has(Flags::USER_WIRED),
+            copy_on_write: entry.has(Flags::COPY_ON_WRITE),
             needs_copy: entry.has(Flags::NEEDS_COPY),
+            in_transition: entry.has(Flags::IN_TRANSITION),
+            no_fault: entry.has(Flags::NO_FAULT),
             stack: matches!(entry.kind, Kind::Stack { .. }),
             stack_reserve: entry.kind.reserve(),
             submap: entry.submap().map(SpaceId),
@@ -91,6 +100,11 @@ impl<M: Machine> Space<'_, M> {
 
     /// Whether every page of `range` is mapped and allows `prot` (M10).
     pub fn check_protection(self, range: VirtRange, prot: Prot) -> bool {
+        self.all_entries(range, |entry| entry.prot.contains(prot))
+    }
+
+    /// Whether `range` has no hole and `holds` is true of every entry of it.
+    pub(crate) fn all_entries(self, range: VirtRange, holds: impl Fn(&Entry) -> bool) -> bool {
         let map = self.rec().map.read();
         let mut at = range.start();
         while at < range.end() {
@@ -98,12 +112,17 @@ impl<M: Machine> Space<'_, M> {
                 return false;
             };
             let entry = map.get(self.vm, handle);
-            if !entry.prot.contains(prot) {
+            if !holds(entry) {
                 return false;
             }
             at = entry.end;
         }
         true
+    }
+
+    /// Whether everything mapped from now on is wired.
+    pub(crate) fn wires_all(self) -> bool {
+        self.rec().map.read().wire_future
     }
 
     /// Bytes mapped.

@@ -3,6 +3,7 @@
 use super::entry::Sharing;
 use super::insert::MappingBacking;
 use super::{Edit, Kind, MapError, Mapping, Need, Placement};
+use crate::show::Event;
 use crate::space::Space;
 use bsdvm_machine::{Machine, VirtAddr, VirtRange};
 
@@ -16,6 +17,22 @@ impl<'v, M: Machine> Space<'v, M> {
     /// [`MapError::NoSpace`], [`MapError::NoMemory`], [`MapError::ChargeLimit`],
     /// [`MapError::Submap`]; nothing is changed then.
     pub fn move_(
+        self,
+        from: VirtRange,
+        bytes: u64,
+        place: Placement,
+    ) -> Result<VirtAddr, MapError> {
+        let done = self.move_quietly(from, bytes, place);
+        self.vm.trace(|| Event::Move {
+            space: self.id(),
+            from,
+            bytes,
+            outcome: done,
+        });
+        done
+    }
+
+    fn move_quietly(
         self,
         from: VirtRange,
         bytes: u64,

@@ -1,6 +1,7 @@
 //! Remove (M09): unwire, then unmap, then free.
 
 use super::{Edit, Flags, MapError, Need};
+use crate::show::Verb;
 use crate::space::Space;
 use bsdvm_machine::{Machine, VirtRange};
 
@@ -18,6 +19,12 @@ impl<M: Machine> Space<'_, M> {
     /// Errors: [`MapError::InvalidAddress`] for a range that is not aligned;
     /// [`MapError::Submap`]; [`MapError::NoMemory`] when the records for splitting an entry cannot be had.
     pub fn remove(self, range: VirtRange) -> Result<(), MapError> {
+        let done = self.remove_quietly(range);
+        self.trace_change(Verb::Remove, range, &done);
+        done
+    }
+
+    fn remove_quietly(self, range: VirtRange) -> Result<(), MapError> {
         if !M::PAGE.is_aligned_range(range) {
             return Err(MapError::InvalidAddress);
         }
@@ -73,6 +80,12 @@ impl<M: Machine> Edit<'_, M> {
     fn free_own_pages(&mut self, entry: &super::Entry) {
         let Some(object) = entry.object else { return };
         let mut state = self.vm.lock_object(object);
+        if state.is_kernel() {
+            let end = entry.offset + entry.pages::<M>();
+            self.vm
+                .remove_pages(&mut state, entry.offset, end, &mut self.limbo);
+            return;
+        }
         if !state.is_anonymous()
             || !state.one_mapping
             || self.vm.references(object) < 2

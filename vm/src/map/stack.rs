@@ -1,6 +1,7 @@
 //! Stacks: room for the maximum, memory for what is used (S08, S09).
 
 use super::{Edit, Entry, EntryHandle, Inherit, Kind, MapError, Need};
+use crate::show::Verb;
 use crate::space::Space;
 use bsdvm_machine::{Machine, Prot, VirtAddr, VirtRange};
 
@@ -51,6 +52,20 @@ impl<'v, M: Machine> Space<'v, M> {
     /// [`MapError::Exiting`]; those of [`Space::wire`] where everything mapped is wired. Nothing is
     /// mapped then.
     pub fn stack(
+        self,
+        top: VirtAddr,
+        max: u64,
+        initial: u64,
+        prot: Prot,
+    ) -> Result<VirtRange, MapError> {
+        let done = self.stack_quietly(top, max, initial, prot);
+        let range = done.ok().or_else(|| VirtRange::new(top, top));
+        let outcome = done.map(|_| ());
+        self.trace_change(Verb::Stack(prot), range.unwrap_or_default(), &outcome);
+        done
+    }
+
+    fn stack_quietly(
         self,
         top: VirtAddr,
         max: u64,
@@ -114,6 +129,7 @@ impl<'v, M: Machine> Space<'v, M> {
         let Some(grown) = self.grow_stack_entry(va)? else {
             return Ok(self.covered(one_page::<M>(va)));
         };
+        self.trace_change(Verb::Grow, grown.range, &Ok(()));
         if grown.wire
             && let Err(e) = self.wire(grown.range)
         {

@@ -12,6 +12,7 @@
 
 use super::{Edit, EntryHandle, Flags, Kind, MapError, Need};
 use crate::Vm;
+use crate::show::Verb;
 use crate::space::{Pmaps, Space, SpaceError, SpaceId};
 use bsdvm_machine::{Machine, VirtRange};
 
@@ -45,6 +46,12 @@ impl<M: Machine> Space<'_, M> {
     /// [`MapError::InvalidArgument`] for an entry or a map that will not do,
     /// [`MapError::NoMemory`]; nothing is changed then.
     pub fn submap(self, range: VirtRange, sub: SpaceId) -> Result<(), MapError> {
+        let done = self.submap_quietly(range, sub);
+        self.trace_change(Verb::Submap(sub), range, &done);
+        done
+    }
+
+    fn submap_quietly(self, range: VirtRange, sub: SpaceId) -> Result<(), MapError> {
         let below = self.vm.space(sub);
         let fits = below.handle != self.handle
             && below.home() == self.home()

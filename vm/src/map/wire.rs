@@ -7,6 +7,7 @@
 
 use super::{Edit, Entry, EntryHandle, Flags, MapError, Need, map_channel};
 use crate::fault::{FaultError, Purpose};
+use crate::show::Verb;
 use crate::space::Space;
 use bsdvm_machine::{Access, Machine, Prot, VirtAddr, VirtRange};
 
@@ -29,7 +30,9 @@ impl<'v, M: Machine> Space<'v, M> {
     /// [`MapError::Pager`], [`MapError::BeyondEnd`]; what this call did is undone then, and
     /// nothing else.
     pub fn wire(self, range: VirtRange) -> Result<(), MapError> {
-        self.wire_for(range, Wirer::User)
+        let done = self.wire_for(range, Wirer::User);
+        self.trace_change(Verb::Wire, range, &done);
+        done
     }
 
     /// Wires `range`, a range of whole pages without a hole, once more for the kernel (W02):
@@ -98,7 +101,9 @@ impl<'v, M: Machine> Space<'v, M> {
     /// [`MapError::InvalidAddress`], [`MapError::Submap`], [`MapError::NoMemory`]; nothing is
     /// changed then.
     pub fn unwire(self, range: VirtRange) -> Result<(), MapError> {
-        self.unwire_for(range, Wirer::User)
+        let done = self.unwire_for(range, Wirer::User);
+        self.trace_change(Verb::Unwire, range, &done);
+        done
     }
 
     /// Ends one of the kernel's wirings of `range`, a range of whole pages (W02).

@@ -138,17 +138,7 @@ impl<M: Machine> Vm<M> {
 impl<M: Machine> Object<'_, M> {
     /// What it is (O01).
     pub fn kind(self) -> ObjectKind {
-        let state = self.vm.lock_object(self.handle);
-        match state.kind {
-            Kind::Dead => ObjectKind::Dead,
-            Kind::Anonymous if state.pages.swapped > 0 => ObjectKind::Swap,
-            Kind::Anonymous => ObjectKind::Default,
-            Kind::Paged(_) => ObjectKind::Vnode,
-            Kind::Physical => ObjectKind::Physical,
-            Kind::Kernel => ObjectKind::Kernel,
-            Kind::Device(_, Owned::Elsewhere) => ObjectKind::Device,
-            Kind::Device(_, Owned::Here) => ObjectKind::ManagedDevice,
-        }
+        self.vm.lock_object(self.handle).seen_kind()
     }
 
     /// Takes away every translation of the pages that `len` bytes at byte `offset` touch, in all

@@ -9,6 +9,7 @@ use crate::Vm;
 use crate::fault::{FrameBytes, Touch};
 use crate::page::{Bits, Queue};
 use crate::pager::{Pager, PagerError};
+use crate::show::{Event, Store};
 use crate::slab::NoRecords;
 use bsdvm_machine::{Frame, Machine, Pmap, Usage};
 
@@ -105,10 +106,14 @@ impl<M: Machine> Vm<M> {
     }
 }
 
-impl<M: Machine> Object<'_, M> {
+impl<'v, M: Machine> Object<'v, M> {
     /// The id.
     pub fn id(self) -> ObjectId {
         ObjectId(self.handle)
+    }
+
+    pub(crate) fn vm(self) -> &'v Vm<M> {
+        self.vm
     }
 
     /// One reference more. False when the object has ended or its count is full.
@@ -420,7 +425,7 @@ impl<M: Machine> Vm<M> {
         drop(state);
         limbo.be_quiet();
         limbo.settle();
-        let result = self.put_page(pager, index, frame, bytes);
+        let result = self.put_page(object, pager, index, frame, bytes);
         let _state = self.lock_object(object);
         if result.is_err() {
             page.set(Bits::DIRTY);
@@ -434,6 +439,7 @@ impl<M: Machine> Vm<M> {
     /// Writes one busy page, cut to an object of `bytes` bytes. No lock is held.
     pub(crate) fn put_page(
         &self,
+        object: ObjectHandle,
         pager: Pager,
         index: u64,
         frame: Frame,
@@ -450,7 +456,14 @@ impl<M: Machine> Vm<M> {
             frame,
         };
         self.counters.page_out.bump();
-        pager.ops.put(pager.cookie, offset, &page, len as usize)
+        let result = pager.ops.put(pager.cookie, offset, &page, len as usize);
+        self.trace(|| Event::PageOut {
+            object: ObjectId(object),
+            offset,
+            to: Store::Pager,
+            outcome: result,
+        });
+        result
     }
 
     /// Drops the pages of `[first, end)` that are clean, not busy and not wired.

@@ -84,7 +84,7 @@ impl<M: Machine> Vm<M> {
         self.new_object(from, Kind::Paged(pager), bytes, 0)
     }
 
-    pub(super) fn new_object(
+    pub(crate) fn new_object(
         &self,
         from: &mut Reservation<'_, M, ObjectRec<M>>,
         kind: Kind,

@@ -135,7 +135,36 @@ pub(crate) struct ObjectState {
     pub(crate) counted: u64,
 }
 
+impl core::fmt::Display for ObjectKind {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            ObjectKind::Default => "default",
+            ObjectKind::Swap => "swap",
+            ObjectKind::Vnode => "vnode",
+            ObjectKind::Device => "device",
+            ObjectKind::ManagedDevice => "managed device",
+            ObjectKind::Physical => "physical",
+            ObjectKind::Kernel => "kernel",
+            ObjectKind::Dead => "dead",
+        })
+    }
+}
+
 impl ObjectState {
+    /// The kind as others see it.
+    pub(crate) fn seen_kind(&self) -> ObjectKind {
+        match self.kind {
+            Kind::Dead => ObjectKind::Dead,
+            Kind::Anonymous if self.pages.swapped > 0 => ObjectKind::Swap,
+            Kind::Anonymous => ObjectKind::Default,
+            Kind::Paged(_) => ObjectKind::Vnode,
+            Kind::Physical => ObjectKind::Physical,
+            Kind::Kernel => ObjectKind::Kernel,
+            Kind::Device(_, Owned::Elsewhere) => ObjectKind::Device,
+            Kind::Device(_, Owned::Here) => ObjectKind::ManagedDevice,
+        }
+    }
+
     pub(crate) fn is_anonymous(&self) -> bool {
         matches!(self.kind, Kind::Anonymous)
     }

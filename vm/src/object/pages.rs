@@ -4,7 +4,7 @@ use super::limbo::Limbo;
 use super::radix::{self, Slot};
 use super::{ObjectHandle, ObjectState};
 use crate::Vm;
-use crate::page::{Bits, Queue, busy_channel};
+use crate::page::{Bits, Class, Queue, busy_channel};
 use crate::slab::{NoRecords, Reservation};
 use bsdvm_machine::{Frame, Machine, Pmap, Ticket, Usage, VirtRange};
 
@@ -21,7 +21,17 @@ impl<M: Machine> Vm<M> {
         &self,
         pages: u32,
     ) -> Result<Reservation<'_, M, radix::Node>, NoRecords> {
-        self.page_nodes.reserve(
+        self.reserve_page_nodes_as(Class::System, pages)
+    }
+
+    /// As [`Vm::reserve_page_nodes`], with frames of `class`.
+    pub(crate) fn reserve_page_nodes_as(
+        &self,
+        class: Class,
+        pages: u32,
+    ) -> Result<Reservation<'_, M, radix::Node>, NoRecords> {
+        self.page_nodes.reserve_as(
+            class,
             &self.frames,
             pages * radix::NODES_PER_INSERT,
             radix::Node::EMPTY,

@@ -22,8 +22,7 @@ use crate::slab::Handle;
 use bsdvm_machine::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use bsdvm_machine::{Channel, Frame};
 pub(crate) use queue::{Queue, Queues};
-#[allow(unused_imports, reason = "contiguous kernel memory names it")]
-pub(crate) use reserve::Within;
+pub use reserve::Within;
 pub(crate) use reserve::{Class, Frames};
 
 /// What is known of one frame. 40 bytes.
@@ -34,8 +33,8 @@ pub(crate) struct Page {
     object: AtomicU32,
     /// The page's index in the object. Guarded by the object's lock.
     index: AtomicU64,
-    /// Links of the queue, free list or list of dead frames that the page is on. Guarded by the
-    /// lock of that list.
+    /// Links of the queue, free list or list of dead frames that the page is on, guarded by the
+    /// lock of that list. A page of the kernel that is a zone's has the zone's slab in `prev`.
     next: AtomicU32,
     prev: AtomicU32,
     /// First mapping, packed ([`rmap`]), 0 for none. Guarded by the page's rmap stripe.
@@ -159,6 +158,16 @@ impl Page {
     /// Whether anything maps the page.
     pub(crate) fn is_mapped(&self) -> bool {
         self.map_first.load(Ordering::Acquire) != 0 || self.map_more.load(Ordering::Acquire) != 0
+    }
+
+    /// The slab of a zone whose page this is, 0 for none. A page of the kernel is on no list, so
+    /// that the link is free for it.
+    pub(crate) fn zone_slab(&self) -> u32 {
+        self.prev.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_zone_slab(&self, slab: u32) {
+        self.prev.store(slab, Ordering::Release);
     }
 
     /// The next in a list of frames that nobody else knows.

@@ -14,9 +14,8 @@ use super::Page;
 use crate::lock::{self, Mutex};
 use crate::slab::Slab;
 use bsdvm_machine::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use bsdvm_machine::{Frame, FrameRun, Machine};
-#[allow(unused_imports, reason = "contiguous kernel memory names it")]
-pub(crate) use contig::Within;
+use bsdvm_machine::{Channel, Frame, FrameRun, Machine};
+pub use contig::Within;
 
 /// Frames in a full magazine.
 const MAGAZINE: usize = 64;
@@ -26,6 +25,8 @@ const REFILL: u32 = 5;
 const MAGAZINES: usize = 16;
 /// Runs reach 2^(ORDERS-1) frames.
 const ORDERS: usize = 16;
+/// The channel of those who wait for a free frame.
+const FREED: Channel = Channel(0x4e00_0000_0000_0000);
 /// No frame.
 const NONE: u32 = u32::MAX;
 
@@ -37,7 +38,6 @@ pub(crate) enum Class {
     /// The core itself, and page-out: leaves the interrupt reserve alone.
     System,
     /// Where waiting is forbidden: takes the last frame.
-    #[allow(dead_code, reason = "kmem draws on it")]
     Interrupt,
 }
 
@@ -101,6 +101,8 @@ pub(crate) struct Frames<M: Machine> {
     /// Free frames that `Normal` and `System` leave.
     reserve_system: AtomicU64,
     reserve_interrupt: AtomicU64,
+    /// How many wait for a free frame. Looked at under the lock that a frame is freed with.
+    wanted: AtomicU32,
     /// Fails the allocation that brings it from 1 to 0; for tests of failing paths.
     #[cfg(feature = "inject")]
     inject: AtomicU64,
@@ -128,6 +130,7 @@ impl<M: Machine> Frames<M> {
             end: AtomicU32::new(0),
             reserve_system: AtomicU64::new(0),
             reserve_interrupt: AtomicU64::new(0),
+            wanted: AtomicU32::new(0),
             #[cfg(feature = "inject")]
             inject: AtomicU64::new(0),
         }
@@ -222,6 +225,46 @@ impl<M: Machine> Frames<M> {
         stack.frames[at] = frame.0;
         stack.count += 1;
         magazine.note(&stack);
+        drop(stack);
+        self.wake_waiters();
+    }
+
+    /// A free frame was added: wakes who waits for one. The lock that it was added under came
+    /// after a waiter's or before it ([`Frames::wait`]).
+    fn wake_waiters(&self) {
+        if self.wanted.load(Ordering::Relaxed) > 0 {
+            self.machine.wake(FREED);
+        }
+    }
+
+    /// Takes and lets go of every lock that frames are freed under.
+    fn pass_locks(&self) {
+        for magazine in &self.magazines {
+            drop(magazine.stack.lock());
+        }
+        drop(self.buddy.lock());
+    }
+
+    /// A frame, as soon as one is free that `class` may take. `None` when `give_up` says so, which
+    /// is asked before each sleep. No lock is held.
+    pub(crate) fn wait(&self, class: Class, mut give_up: impl FnMut() -> bool) -> Option<Frame> {
+        self.wanted.fetch_add(1, Ordering::Relaxed);
+        let frame = loop {
+            let ticket = self.machine.ticket(FREED);
+            // Whoever frees takes one of these locks: before, and the frame is seen here, or
+            // afterwards, and sees that it is wanted.
+            self.pass_locks();
+            if let Some(frame) = self.alloc(class) {
+                break Some(frame);
+            }
+            if give_up() {
+                break None;
+            }
+            M::assert_none_held();
+            self.machine.sleep(FREED, ticket, None);
+        };
+        self.wanted.fetch_sub(1, Ordering::Relaxed);
+        frame
     }
 
     /// `2^order` adjacent frames, aligned to their number. `None` when there is no such run.

@@ -24,6 +24,7 @@ use super::{Space, SpaceError, SpaceId};
 use crate::map::{Edit, Entry, Flags, Inherit, MapError, Need, map_channel};
 use crate::object::limbo::Limbo;
 use crate::object::shadow::MAX_CHAIN;
+use crate::show::Event;
 use bsdvm_machine::{Machine, Pmap, Prot, VirtAddr, VirtRange};
 
 /// What a fork is going to need, counted while the map is frozen.
@@ -63,6 +64,15 @@ impl<'v, M: Machine> Space<'v, M> {
     ///
     /// Errors: [`SpaceError`]; the parent is as it was then.
     pub fn fork(self) -> Result<SpaceId, SpaceError> {
+        let outcome = self.fork_quietly();
+        self.vm.trace(|| Event::Fork {
+            space: self.id(),
+            outcome,
+        });
+        outcome
+    }
+
+    fn fork_quietly(self) -> Result<SpaceId, SpaceError> {
         let vm = self.vm;
         let range = self.range();
         if self.has_submap(range) {

@@ -17,8 +17,9 @@ use crate::Vm;
 use crate::lock::{self, Mutex, RwLock};
 use crate::map::tree::Tree;
 use crate::map::{GrowthLimits, MapState, Need, Stamp};
+use crate::show::Event;
 use crate::slab::{Handle, NoRecords, Reservation, cast};
-use bsdvm_machine::sync::atomic::{AtomicU32, Ordering};
+use bsdvm_machine::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use bsdvm_machine::{EnterError, Machine, Pmap, VirtRange};
 pub(crate) use counts::Counts;
 pub use replace::Image;
@@ -38,6 +39,9 @@ pub(crate) struct SpaceRec<M: Machine> {
     /// The space whose pmap translates the addresses of this one: another for a submap (M06).
     /// Set when the space is made.
     home: AtomicU32,
+    /// Whether this is a map of the kernel's own: its changes may draw on the kernel's reserve
+    /// (E03), and nothing but its owner makes objects in it. Set when the space is made.
+    system: AtomicBool,
     /// The translations, and with them the rmap records of this space. A submap has none.
     pub(crate) pmap: Mutex<M, Option<M::Pmap>, { lock::PMAP }>,
 }
@@ -100,6 +104,7 @@ impl<M: Machine> Vm<M> {
             holds: AtomicU32::new(0),
             stamp: Stamp::new(),
             home: AtomicU32::new(0),
+            system: AtomicBool::new(false),
             map: RwLock::new(MapState {
                 range: VirtRange::default(),
                 tree: Tree::new(self.map_nodes.owner()),
@@ -135,7 +140,7 @@ impl<M: Machine> Vm<M> {
         let mut records = self.reserve_space()?;
         let pmap = self.machine().pmap_kernel()?;
         let range = range.intersect(self.machine().kernel_range());
-        self.begin_space(&mut records, range, Pmaps::Own(pmap))
+        self.begin_space(&mut records, range, Pmaps::Kernel(pmap))
     }
 
     /// Sets a record for a space aside.
@@ -163,15 +168,19 @@ impl<M: Machine> Vm<M> {
         map.exiting = false;
         map.limits = GrowthLimits::NONE;
         drop(map);
-        let (home, pmap) = match pmaps {
-            Pmaps::Own(pmap) => (handle, Some(pmap)),
-            Pmaps::Of(home) => (home, None),
+        let (home, system, pmap) = match pmaps {
+            Pmaps::Own(pmap) => (handle, false, Some(pmap)),
+            Pmaps::Kernel(pmap) => (handle, true, Some(pmap)),
+            Pmaps::Of(home) => (home, self.space(SpaceId(home)).is_system(), None),
         };
+        rec.system.store(system, Ordering::Release);
         rec.home.store(home.raw(), Ordering::Release);
         *rec.pmap.lock() = pmap;
         rec.refs.store(1, Ordering::Release);
         rec.holds.store(1, Ordering::Release);
-        Ok(SpaceId(handle))
+        let space = SpaceId(handle);
+        self.trace(|| Event::Create { space, range });
+        Ok(space)
     }
 
     /// The space behind an id, which the caller holds.
@@ -198,6 +207,8 @@ impl<M: Machine> SpaceRec<M> {
 pub(crate) enum Pmaps<M: Machine> {
     /// One of its own.
     Own(M::Pmap),
+    /// The kernel's.
+    Kernel(M::Pmap),
     /// That of another space, of which it is a submap.
     Of(SpaceHandle),
 }
@@ -230,6 +241,11 @@ impl<'v, M: Machine> Space<'v, M> {
         Handle::from_raw(self.rec().home.load(Ordering::Acquire)).unwrap_or(self.handle)
     }
 
+    /// Whether this is a map of the kernel's own.
+    pub(crate) fn is_system(self) -> bool {
+        self.rec().system.load(Ordering::Acquire)
+    }
+
     /// The record that has the pmap.
     pub(crate) fn home_rec(self) -> &'v SpaceRec<M> {
         self.vm.space_rec(self.home())
@@ -257,6 +273,7 @@ impl<'v, M: Machine> Space<'v, M> {
     pub fn release_exit(self) {
         if self.rec().refs.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.end_contents();
+            self.vm.trace(|| Event::End { space: self.id() });
         }
     }
 
@@ -275,6 +292,11 @@ impl<'v, M: Machine> Space<'v, M> {
     /// References to the contents: 0 once they have gone.
     pub fn references(self) -> u32 {
         self.rec().refs.load(Ordering::Acquire)
+    }
+
+    /// Holds, those of references among them: 0 once the space is gone.
+    pub fn holds(self) -> u32 {
+        self.rec().holds.load(Ordering::Acquire)
     }
 
     /// Removes everything (S03). The map stays, empty, and takes nothing more.

@@ -32,6 +32,7 @@ fn unsafe_code_is_found_where_it_may_not_be() {
 fn crate_attributes_are_asked_for() {
     let tree = Tree::of(&[
         ("linux/src/lib.rs", "#![no_std]\n// #![forbid(unsafe_code)]"),
+        ("link/src/lib.rs", "#![no_std]\n#![forbid(unsafe_code)]"),
         ("machine/src/lib.rs", "#![no_std]\n#![forbid(unsafe_code)]"),
         ("vm/src/lib.rs", ""),
     ]);
@@ -92,6 +93,24 @@ fn an_import_uphill_is_found() {
         manifests::few_features(&tree),
         ["linux/Cargo.toml: 4 features"]
     );
+}
+
+#[test]
+fn a_package_without_words_is_found() {
+    let whole = "[package]\ndescription = ''\nreadme = ''\ncategories = []\nkeywords = []";
+    let tree = Tree::of(&[
+        ("machine/Cargo.toml", whole),
+        (
+            "vm/Cargo.toml",
+            "[package]\nname = 'x'\nreadme = 'y'\nkeywords = []",
+        ),
+        ("cli/Cargo.toml", "[package]\nname = 'x'"),
+    ]);
+    let expected = [
+        "vm/Cargo.toml: no description",
+        "vm/Cargo.toml: no categories",
+    ];
+    assert_eq!(manifests::packages_say_what_they_are(&tree), expected);
 }
 
 #[test]

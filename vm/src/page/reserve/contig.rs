@@ -19,22 +19,20 @@ const TRIES: usize = 16;
 /// Where a run of frames may lie. All in frames: whoever has physical addresses divides by the
 /// page size, rounding limits inwards.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[allow(dead_code, reason = "contiguous kernel memory takes runs")]
-pub(crate) struct Within {
+pub struct Within {
     /// The lowest frame that may be part of it.
-    pub(crate) low: Frame,
+    pub low: Frame,
     /// The highest frame that may be part of it.
-    pub(crate) high: Frame,
+    pub high: Frame,
     /// Its first frame is a multiple of this, a power of two or not. Nothing fits 0.
-    pub(crate) align: u32,
+    pub align: u32,
     /// It holds no two frames on different sides of a multiple of this; 0 for no such limit.
-    pub(crate) boundary: u32,
+    pub boundary: u32,
 }
 
-#[allow(dead_code, reason = "contiguous kernel memory takes runs")]
 impl Within {
     /// Anywhere.
-    pub(crate) const ANY: Within = Within {
+    pub const ANY: Within = Within {
         low: Frame(0),
         high: Frame(u32::MAX),
         align: 1,
@@ -63,7 +61,6 @@ impl Within {
     }
 }
 
-#[allow(dead_code, reason = "contiguous kernel memory takes runs")]
 impl<M: Machine> Frames<M> {
     /// `count` adjacent frames that lie `within`, contents undefined. `None` when there is no such
     /// run, when `class` may not take so many, or when `within` fits none.
@@ -111,6 +108,8 @@ impl<M: Machine> Frames<M> {
         }
         self.in_lists
             .fetch_add(u64::from(run.count), Ordering::Relaxed);
+        drop(buddy);
+        self.wake_waiters();
     }
 
     fn take_contig(&self, count: u32, within: Within) -> Option<u32> {
