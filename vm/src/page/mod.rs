@@ -64,8 +64,8 @@ bitflags::bitflags! {
         const DIRTY = 4;
         /// Used since page-out last looked.
         const REFERENCED = 8;
-        /// Contents may be dropped (`MADV_FREE`) unless written again.
-        const LAZY = 32;
+        /// Written through entries alone that no periodic sync is to see (M12).
+        const NO_SYNC = 32;
         /// The number of the queue.
         const QUEUE = 0b11 << 8;
     }
