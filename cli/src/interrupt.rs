@@ -1,7 +1,5 @@
 //! Signals that people send to `bsdvm`, passed on to the program that it runs.
 
-use bsdvm_host::HostPlatform;
-use bsdvm_linux::Linux;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,9 +8,12 @@ use std::time::Duration;
 /// Set when the program has ended: from then on a signal ends the runner itself.
 static ENDED: AtomicBool = AtomicBool::new(false);
 
-/// Passes signals on from now until [`ended`]. Without it (the host refuses a thread) they end
-/// the runner, and the program with it.
-pub(crate) fn pass_on(linux: &'static Linux<HostPlatform>) {
+/// A signal that found nobody who could get it yet.
+pub(crate) struct TooEarly;
+
+/// Passes signals on by `pass` from now until [`ended`]. Without it (the host refuses a thread)
+/// they end the runner, and the program with it.
+pub(crate) fn pass_on(mut pass: impl FnMut(u32) -> Result<(), TooEarly> + Send + 'static) {
     let ignored = ignored();
     let wanted = [SIGHUP, SIGINT, SIGQUIT, SIGTERM];
     let wanted = wanted.into_iter().filter(|n| ignored >> (n - 1) & 1 == 0);
@@ -23,7 +24,7 @@ pub(crate) fn pass_on(linux: &'static Linux<HostPlatform>) {
     let passing = thread.spawn(move || {
         for number in signals.forever() {
             // A program that is being started gets it as soon as it is there.
-            while linux.pass_signal(number.unsigned_abs()).is_err() {
+            while pass(number.unsigned_abs()).is_err() {
                 if ENDED.load(Ordering::SeqCst) {
                     std::process::exit(128 + number);
                 }

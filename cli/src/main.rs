@@ -2,6 +2,7 @@
 
 mod interrupt;
 mod lookup;
+mod qemu;
 mod run;
 mod size;
 mod stats;
@@ -25,10 +26,14 @@ enum Verb {
     /// The exit status is the program's, 128 + n when signal n killed it, 127 when there is no
     /// such program, 126 when it cannot be executed, 125 when the machine cannot be made.
     Run(run::RunArgs),
+    /// Become QEMU, and end with the runner
+    #[command(hide = true)]
+    Qemu(qemu::launch::QemuArgs),
 }
 
 fn main() -> ExitCode {
     match Cli::parse().verb {
         Verb::Run(args) => run::run(&args),
+        Verb::Qemu(args) => qemu::launch::become_qemu(&args),
     }
 }

@@ -1,11 +1,12 @@
 //! `bsdvm run`: choose a machine, put the parts together, run one program.
 
-use crate::interrupt;
+use crate::interrupt::{self, TooEarly};
 use crate::lookup::{self, NotFound};
+use crate::qemu;
 use crate::size::{self, Size};
 use crate::stats;
 use crate::trace::TraceFile;
-use bsdvm::{BootError, Config, TraceSink, Vm};
+use bsdvm::{BootError, Config, Counters, TraceSink, Vm};
 use bsdvm_host::HostPlatform;
 use bsdvm_hosted::Hosted;
 use bsdvm_linux::{Errno, Linux, Options, Program};
@@ -20,13 +21,15 @@ const MISSING: u8 = 127;
 /// It is there, but cannot be executed.
 const UNFIT: u8 = 126;
 /// The machine cannot be made, or this system failed.
-const OURS: u8 = 125;
+pub(crate) const OURS: u8 = 125;
 
 /// The machines that a program can run on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 enum MachineName {
     /// An ordinary process of this host: real memory, real faults
     Hosted,
+    /// A small kernel on page tables of its own, in QEMU; for static programs
+    Qemu,
 }
 
 /// What `bsdvm run` takes.
@@ -34,22 +37,22 @@ enum MachineName {
 pub(crate) struct RunArgs {
     /// Size of memory: bytes, or with K, M or G
     #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = size::parse)]
-    memory: Size,
+    pub(crate) memory: Size,
     /// Print what the VM counted to standard error at the end
     #[arg(long)]
-    stats: bool,
+    pub(crate) stats: bool,
     /// Print the program's last memory map to standard error at the end
     #[arg(long)]
-    map: bool,
+    pub(crate) map: bool,
     /// Write one line about each event (faults, pages in and out, mappings) to FILE
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
     /// Check every invariant of the VM at the end, and that everything was given back
     #[arg(long)]
-    check: bool,
+    pub(crate) check: bool,
     /// Say one line about each unknown system call and each fault that becomes a signal
     #[arg(short, long)]
-    verbose: bool,
+    pub(crate) verbose: bool,
     /// The machine to run on
     #[arg(long, value_enum, default_value = "hosted")]
     machine: MachineName,
@@ -59,13 +62,13 @@ pub(crate) struct RunArgs {
 }
 
 /// A failure: the line to say and the status to end with.
-struct Failure {
+pub(crate) struct Failure {
     line: String,
     status: u8,
 }
 
 impl Failure {
-    fn new(line: impl Into<String>, status: u8) -> Failure {
+    pub(crate) fn new(line: impl Into<String>, status: u8) -> Failure {
         Failure {
             line: line.into(),
             status,
@@ -92,19 +95,35 @@ fn attempt(args: &RunArgs) -> Result<u8, Failure> {
         NotFound::Missing => Failure::new(format!("{shown}: no such program"), MISSING),
         NotFound::Unfit(why) => Failure::new(format!("{shown}: {why}"), UNFIT),
     })?;
-    let trace = trace_file(args)?;
-    let linux = system(args, trace)?;
     let program = Program {
         path: path.into_os_string().into_vec(),
         args: args.command.iter().map(|a| a.as_bytes().to_vec()).collect(),
         env: environment(),
     };
-    interrupt::pass_on(linux);
+    match args.machine {
+        MachineName::Hosted => hosted(args, program, &shown),
+        MachineName::Qemu if args.trace.is_some() => {
+            let why = "--trace: only the hosted machine can write one";
+            Err(Failure::new(why.to_owned(), OURS))
+        }
+        MachineName::Qemu => qemu::run(args, program, &shown),
+    }
+}
+
+/// Runs the program inside this process.
+fn hosted(args: &RunArgs, program: Program, shown: &str) -> Result<u8, Failure> {
+    let trace = trace_file(args)?;
+    let linux = system(args, trace)?;
+    interrupt::pass_on(|number| linux.pass_signal(number).map_err(|_| TooEarly));
     let status = linux.run(program);
     interrupt::ended();
     let traced = finish(args, trace);
-    let status = status.map_err(|e| start_failure(linux, &shown, e))?;
-    report(args, linux);
+    let status = status.map_err(|e| match linux.platform.take_refusal() {
+        Some(why) => Failure::new(format!("{shown}: {why}"), OURS),
+        None => not_started(shown, e),
+    })?;
+    let given = linux.vm.machine().allocated_bytes();
+    report(args, linux.last_map(), &linux.vm.counters(), given);
     traced?;
     if args.check {
         check(linux)?;
@@ -145,15 +164,12 @@ fn system(
     trace: Option<&'static TraceFile>,
 ) -> Result<&'static Linux<HostPlatform>, Failure> {
     let size = &args.memory;
-    let refused = |why: String| Failure::new(format!("--memory {}: {why}", size.text), OURS);
-    let MachineName::Hosted = args.machine;
-    let machine = Hosted::new(size.bytes).map_err(|e| refused(e.to_string()))?;
+    let machine = Hosted::new(size.bytes).map_err(|e| bad_memory(size, &e.to_string()))?;
     let config = Config {
         trace: trace.map(|file| file as &dyn TraceSink),
         ..Config::default()
     };
-    let vm = Vm::new(machine, config)
-        .map_err(|BootError::NoMemory| refused("too small to run anything in".to_owned()))?;
+    let vm = Vm::new(machine, config).map_err(|BootError::NoMemory| too_small(size))?;
     let options = Options {
         verbose: args.verbose,
         keep_map: args.map,
@@ -162,10 +178,17 @@ fn system(
     Ok(Linux::new(vm, HostPlatform::new(), options))
 }
 
-fn start_failure(linux: &Linux<HostPlatform>, shown: &str, errno: Errno) -> Failure {
-    if let Some(why) = linux.platform.take_refusal() {
-        return Failure::new(format!("{shown}: {why}"), OURS);
-    }
+fn bad_memory(size: &Size, why: &str) -> Failure {
+    Failure::new(format!("--memory {}: {why}", size.text), OURS)
+}
+
+/// There is too little memory for anything.
+pub(crate) fn too_small(size: &Size) -> Failure {
+    bad_memory(size, "too small to run anything in")
+}
+
+/// The program could not be started.
+pub(crate) fn not_started(shown: &str, errno: Errno) -> Failure {
     let status = match errno {
         Errno::ENOENT => MISSING,
         Errno::ENOMEM => OURS,
@@ -174,21 +197,26 @@ fn start_failure(linux: &Linux<HostPlatform>, shown: &str, errno: Errno) -> Fail
     Failure::new(format!("{shown}: {}", errno.message()), status)
 }
 
-fn report(args: &RunArgs, linux: &Linux<HostPlatform>) {
-    if let Some(map) = linux.last_map() {
+/// Prints what was asked for about a program that has ended; `given` is the memory that the host
+/// gave, in bytes.
+pub(crate) fn report(args: &RunArgs, map: Option<String>, counters: &Counters, given: u64) {
+    if let Some(map) = map {
         eprint!("{map}");
     }
     if args.stats {
-        let allocated = linux.vm.machine().allocated_bytes();
-        eprint!("{}", stats::table(&linux.vm.counters(), allocated));
+        eprint!("{}", stats::table(counters, given));
     }
+}
+
+/// This system found itself broken.
+pub(crate) fn broken(what: &str) -> Failure {
+    Failure::new(format!("internal: {what}"), OURS)
 }
 
 /// Every space, object, entry and charge is back, and every invariant holds: that counts the
 /// frames too, those that the slabs keep for later records among them.
 fn check(linux: &Linux<HostPlatform>) -> Result<(), Failure> {
-    let broken = |what: String| Failure::new(format!("internal: {what}"), OURS);
-    linux.vm.check().map_err(|e| broken(format!("{e:?}")))?;
+    linux.vm.check().map_err(|e| broken(&format!("{e:?}")))?;
     let c = linux.vm.counters();
     let left = [
         ("spaces", c.spaces),
@@ -198,7 +226,7 @@ fn check(linux: &Linux<HostPlatform>) -> Result<(), Failure> {
     ];
     for (what, number) in left {
         if number != 0 {
-            return Err(broken(format!("{number} {what} left at the end")));
+            return Err(broken(&format!("{number} {what} left at the end")));
         }
     }
     Ok(())

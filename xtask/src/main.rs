@@ -5,6 +5,7 @@
 
 mod bench;
 mod fuzz;
+mod qemu;
 mod rows;
 mod setup;
 mod soak;
@@ -30,6 +31,8 @@ enum Verb {
     Test,
     /// The long ones: big models, fuzzing, mutants.
     Soak(soak::Soak),
+    /// The kernel's own tests, in QEMU.
+    Qemu,
     /// The rules of the house.
     Tidy(tidy::Tidy),
     /// What the core has to be able to do, row by row, with the tests that show it.
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
     let done = match Command::parse().verb {
         Verb::Test => test::run(&mut steps),
         Verb::Soak(args) => soak::run(&mut steps, &args),
+        Verb::Qemu => setup::kernel(&mut steps).and_then(|()| qemu::run(&mut steps)),
         Verb::Tidy(args) => tidy::run(&mut steps, &args),
         Verb::Rows => rows::run(&mut steps),
         Verb::Bench(args) => bench::run(&mut steps, &args),

@@ -8,15 +8,26 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// Debian packages, by a program that each brings.
-const PACKAGES: [(&str, &str); 2] = [("busybox", "busybox-static"), ("gcc", "build-essential")];
+const PACKAGES: [(&str, &str); 3] = [
+    ("busybox", "busybox-static"),
+    ("gcc", "build-essential"),
+    (QEMU, "qemu-system-x86"),
+];
+
+/// The machine that the kernel runs in.
+pub(crate) const QEMU: &str = "qemu-system-x86_64";
+
+/// What the kernel is compiled for.
+const TARGET: &str = "x86_64-unknown-none";
 
 /// Components of the toolchain in use, by a program that each brings.
 const COMPONENTS: [(&str, &str); 2] = [("cargo-fmt", "rustfmt"), ("cargo-clippy", "clippy")];
 
 /// Sets up what is missing.
 pub(crate) fn run(steps: &mut Steps) -> Outcome {
-    packages(steps)?;
+    packages(steps, &PACKAGES)?;
     components(steps)?;
+    target(steps)?;
     if !has_nightly() {
         steps.skip("set-up: miri", "no nightly toolchain");
     } else if !has_miri() {
@@ -27,8 +38,14 @@ pub(crate) fn run(steps: &mut Steps) -> Outcome {
     Ok(())
 }
 
-fn packages(steps: &mut Steps) -> Outcome {
-    let missing = PACKAGES.iter().filter(|(program, _)| !on_path(program));
+/// Sets up what the kernel alone needs.
+pub(crate) fn kernel(steps: &mut Steps) -> Outcome {
+    packages(steps, &[(QEMU, "qemu-system-x86")])?;
+    target(steps)
+}
+
+fn packages(steps: &mut Steps, wanted: &[(&str, &str)]) -> Outcome {
+    let missing = wanted.iter().filter(|(program, _)| !on_path(program));
     let missing: Vec<&str> = missing.map(|(_, package)| *package).collect();
     if missing.is_empty() {
         return Ok(());
@@ -58,6 +75,36 @@ fn components(steps: &mut Steps) -> Outcome {
         }
     }
     Ok(())
+}
+
+fn target(steps: &mut Steps) -> Outcome {
+    if has_target(TARGET) {
+        return Ok(());
+    }
+    if !on_path("rustup") {
+        steps.skip(
+            &format!("set-up: {TARGET}"),
+            "needs rustup; install it by hand",
+        );
+        return Ok(());
+    }
+    let mut rustup = Command::new("rustup");
+    rustup.args(["target", "add", TARGET]);
+    steps.command(&format!("set-up: {TARGET}"), &mut rustup)
+}
+
+/// Whether QEMU is there.
+pub(crate) fn has_qemu() -> bool {
+    on_path(QEMU)
+}
+
+/// Whether the compiler has the libraries of `target`.
+pub(crate) fn has_target(target: &str) -> bool {
+    let mut rustc = Command::new("rustc");
+    rustc.args(["--print", "target-libdir", "--target", target]);
+    let output = rustc.output().ok();
+    let path = output.and_then(|o| String::from_utf8(o.stdout).ok());
+    path.is_some_and(|path| Path::new(path.trim()).is_dir())
 }
 
 /// Whether a nightly toolchain is there.

@@ -2,7 +2,7 @@
 
 use crate::rows::{self, Missing};
 use crate::steps::{Outcome, Steps, cargo, checked};
-use crate::{setup, tidy};
+use crate::{qemu, setup, tidy};
 use std::process::Command;
 
 /// Packages whose tests run in release builds too: what is `unsafe`, timed or raced there differs.
@@ -45,6 +45,7 @@ pub(crate) fn run(steps: &mut Steps) -> Outcome {
     rows::judge(steps, &output, Missing::Listed)?;
     let mut release = cargo(&format!("test --release {RELEASE}"));
     steps.command("tests, release", &mut release)?;
+    qemu::run(steps)?;
     // The command has the name of the core, and would write its pages over the core's.
     let mut doc = cargo("doc --no-deps --workspace --exclude bsdvm-cli");
     steps.command("documentation", doc.env("RUSTDOCFLAGS", "-Dwarnings"))?;

@@ -4,20 +4,27 @@ use super::tree::Tree;
 use toml::{Table, Value};
 
 /// The rooms, and what the library or program of each may import of the project.
-const IMPORTS: [(&str, &[&str]); 9] = [
+const IMPORTS: [(&str, &[&str]); 10] = [
     ("machine", &[]),
     ("machines/sim", &["bsdvm-machine"]),
     ("machines/hosted", &["bsdvm-machine"]),
     ("machines/x86_64", &["bsdvm-machine"]),
     ("vm", &["bsdvm-machine"]),
     ("linux", &["bsdvm-machine", "bsdvm"]),
+    ("link", &["bsdvm", "bsdvm-linux"]),
     (
         "host",
         &["bsdvm-machine", "bsdvm", "bsdvm-linux", "bsdvm-hosted"],
     ),
     (
         "kernel",
-        &["bsdvm-machine", "bsdvm", "bsdvm-linux", "bsdvm-x86_64"],
+        &[
+            "bsdvm-machine",
+            "bsdvm",
+            "bsdvm-linux",
+            "bsdvm-link",
+            "bsdvm-x86_64",
+        ],
     ),
     ("xtask", &[]),
 ];

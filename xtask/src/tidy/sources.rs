@@ -25,11 +25,15 @@ pub(super) fn unsafe_has_few_addresses(tree: &Tree) -> Vec<String> {
 }
 
 pub(super) fn safe_rooms_forbid_unsafe(tree: &Tree) -> Vec<String> {
-    crates_that_lack(tree, &["linux", "machine"], "#![forbid(unsafe_code)]")
+    crates_that_lack(
+        tree,
+        &["linux", "link", "machine"],
+        "#![forbid(unsafe_code)]",
+    )
 }
 
 pub(super) fn rooms_without_std(tree: &Tree) -> Vec<String> {
-    crates_that_lack(tree, &["linux", "machine", "vm"], "no_std")
+    crates_that_lack(tree, &["linux", "link", "machine", "vm"], "no_std")
 }
 
 fn crates_that_lack(tree: &Tree, rooms: &[&str], what: &str) -> Vec<String> {

@@ -32,6 +32,7 @@ fn unsafe_code_is_found_where_it_may_not_be() {
 fn crate_attributes_are_asked_for() {
     let tree = Tree::of(&[
         ("linux/src/lib.rs", "#![no_std]\n// #![forbid(unsafe_code)]"),
+        ("link/src/lib.rs", "#![no_std]\n#![forbid(unsafe_code)]"),
         ("machine/src/lib.rs", "#![no_std]\n#![forbid(unsafe_code)]"),
         ("vm/src/lib.rs", ""),
     ]);
