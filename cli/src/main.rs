@@ -6,6 +6,7 @@ mod qemu;
 mod run;
 mod size;
 mod stats;
+mod trace;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;

@@ -5,13 +5,15 @@ use crate::lookup::{self, NotFound};
 use crate::qemu;
 use crate::size::{self, Size};
 use crate::stats;
-use bsdvm::{BootError, Config, Counters, Vm};
+use crate::trace::TraceFile;
+use bsdvm::{BootError, Config, Counters, TraceSink, Vm};
 use bsdvm_host::HostPlatform;
 use bsdvm_hosted::Hosted;
 use bsdvm_linux::{Errno, Linux, Options, Program};
 use clap::{Args, ValueEnum};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// No such program.
@@ -42,6 +44,9 @@ pub(crate) struct RunArgs {
     /// Print the program's last memory map to standard error at the end
     #[arg(long)]
     pub(crate) map: bool,
+    /// Write one line about each event (faults, pages in and out, mappings) to FILE
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
     /// Check every invariant of the VM at the end, and that everything was given back
     #[arg(long)]
     pub(crate) check: bool,
@@ -97,22 +102,29 @@ fn attempt(args: &RunArgs) -> Result<u8, Failure> {
     };
     match args.machine {
         MachineName::Hosted => hosted(args, program, &shown),
+        MachineName::Qemu if args.trace.is_some() => {
+            let why = "--trace: only the hosted machine can write one";
+            Err(Failure::new(why.to_owned(), OURS))
+        }
         MachineName::Qemu => qemu::run(args, program, &shown),
     }
 }
 
 /// Runs the program inside this process.
 fn hosted(args: &RunArgs, program: Program, shown: &str) -> Result<u8, Failure> {
-    let linux = system(args)?;
+    let trace = trace_file(args)?;
+    let linux = system(args, trace)?;
     interrupt::pass_on(|number| linux.pass_signal(number).map_err(|_| TooEarly));
     let status = linux.run(program);
     interrupt::ended();
+    let traced = finish(args, trace);
     let status = status.map_err(|e| match linux.platform.take_refusal() {
         Some(why) => Failure::new(format!("{shown}: {why}"), OURS),
         None => not_started(shown, e),
     })?;
     let given = linux.vm.machine().allocated_bytes();
     report(args, linux.last_map(), &linux.vm.counters(), given);
+    traced?;
     if args.check {
         check(linux)?;
     }
@@ -126,10 +138,38 @@ fn environment() -> Vec<Vec<u8>> {
     std::env::vars_os().map(line).collect()
 }
 
-fn system(args: &RunArgs) -> Result<&'static Linux<HostPlatform>, Failure> {
+/// The file of `--trace`.
+fn trace_file(args: &RunArgs) -> Result<Option<&'static TraceFile>, Failure> {
+    let Some(path) = &args.trace else {
+        return Ok(None);
+    };
+    let file = TraceFile::create(path).map_err(|e| trace_failure(args, &e))?;
+    // The VM lives to the end of the process, and so does who listens to it.
+    Ok(Some(Box::leak(Box::new(file))))
+}
+
+/// Ends the trace. What could not be written is said now.
+fn finish(args: &RunArgs, trace: Option<&TraceFile>) -> Result<(), Failure> {
+    let done = trace.map_or(Ok(()), TraceFile::finish);
+    done.map_err(|e| trace_failure(args, &e))
+}
+
+fn trace_failure(args: &RunArgs, why: &std::io::Error) -> Failure {
+    let path = args.trace.as_deref().unwrap_or("".as_ref());
+    Failure::new(format!("--trace {}: {why}", path.display()), OURS)
+}
+
+fn system(
+    args: &RunArgs,
+    trace: Option<&'static TraceFile>,
+) -> Result<&'static Linux<HostPlatform>, Failure> {
     let size = &args.memory;
     let machine = Hosted::new(size.bytes).map_err(|e| bad_memory(size, &e.to_string()))?;
-    let vm = Vm::new(machine, Config::default()).map_err(|BootError::NoMemory| too_small(size))?;
+    let config = Config {
+        trace: trace.map(|file| file as &dyn TraceSink),
+        ..Config::default()
+    };
+    let vm = Vm::new(machine, config).map_err(|BootError::NoMemory| too_small(size))?;
     let options = Options {
         verbose: args.verbose,
         keep_map: args.map,

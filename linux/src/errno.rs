@@ -112,11 +112,15 @@ impl Errno {
 impl From<MapError> for Errno {
     fn from(e: MapError) -> Errno {
         match e {
-            MapError::InvalidAddress | MapError::InvalidArgument => Errno::EINVAL,
-            MapError::Overlap => Errno::EEXIST,
-            MapError::NoSpace | MapError::NoMemory | MapError::Hole | MapError::ChargeLimit => {
-                Errno::ENOMEM
+            MapError::InvalidAddress | MapError::InvalidArgument | MapError::Submap => {
+                Errno::EINVAL
             }
+            MapError::Overlap => Errno::EEXIST,
+            MapError::NoSpace
+            | MapError::NoMemory
+            | MapError::Hole
+            | MapError::NotWired
+            | MapError::ChargeLimit => Errno::ENOMEM,
             MapError::Protection => Errno::EACCES,
             MapError::Wired => Errno::EBUSY,
             MapError::BeyondEnd => Errno::ENXIO,
@@ -130,7 +134,7 @@ impl From<PagerError> for Errno {
     fn from(e: PagerError) -> Errno {
         match e {
             PagerError::Io(n) if (1..4096).contains(&n) => Errno(n),
-            PagerError::Io(_) => Errno::EIO,
+            PagerError::Io(_) | PagerError::BadFrame => Errno::EIO,
             PagerError::NoSpace => Errno::ENOSPC,
         }
     }
@@ -140,6 +144,8 @@ impl From<ObjectError> for Errno {
     fn from(e: ObjectError) -> Errno {
         match e {
             ObjectError::NoMemory | ObjectError::ChargeLimit => Errno::ENOMEM,
+            ObjectError::BeyondEnd => Errno::EINVAL,
+            ObjectError::Device => Errno::ENODEV,
             ObjectError::Pager(e) => e.into(),
         }
     }
@@ -151,6 +157,7 @@ impl From<SpaceError> for Errno {
             SpaceError::NoMemory | SpaceError::ChargeLimit => Errno::ENOMEM,
             SpaceError::Exiting => Errno::EINTR,
             SpaceError::NoResources => Errno::EAGAIN,
+            SpaceError::Submap => Errno::EINVAL,
         }
     }
 }

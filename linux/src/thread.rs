@@ -181,7 +181,9 @@ impl<P: Platform> Task<P> {
                 self.find_memory(&mut 0).ok();
                 return;
             }
-            Err(FaultError::InvalidAddress) => (abi::SIGSEGV, abi::SEGV_MAPERR),
+            Err(FaultError::InvalidAddress | FaultError::NoFault) => {
+                (abi::SIGSEGV, abi::SEGV_MAPERR)
+            }
             Err(FaultError::Protection) => (abi::SIGSEGV, abi::SEGV_ACCERR),
             Err(FaultError::BeyondEnd | FaultError::Pager(_)) => (abi::SIGBUS, abi::BUS_ADRERR),
         };

@@ -53,4 +53,18 @@ pub trait Machine: Memory + Host + Locks + Wait + Sized + Send + Sync + 'static 
 
     /// The range of addresses that a user pmap can translate.
     fn user_range(&self) -> VirtRange;
+
+    /// The range of kernel addresses that the core may manage through
+    /// [`Machine::pmap_kernel`]; empty where the machine has none to give.
+    fn kernel_range(&self) -> VirtRange {
+        VirtRange::default()
+    }
+
+    /// Makes the pmap of the kernel, whose translations hold in every space. Asked for once.
+    ///
+    /// Errors: as for [`Machine::pmap_create`]; [`EnterError::NoResources`] where
+    /// [`Machine::kernel_range`] is empty.
+    fn pmap_kernel(&self) -> Result<Self::Pmap, EnterError> {
+        Err(EnterError::NoResources)
+    }
 }

@@ -144,6 +144,16 @@ pub trait Pmap: Send + Sync {
         Self::Flush::default()
     }
 
+    /// Makes the tables that this pmap shares with all others, for the addresses below `end`: the
+    /// kernel's pmap does it before the first translation there, so that no space lacks it
+    /// (`pmap_growkernel`). Where nothing is shared there is nothing to do.
+    ///
+    /// Errors: [`EnterError::NeedFrames`], with nothing done.
+    fn grow(&self, end: VirtAddr) -> Result<(), EnterError> {
+        let _ = end;
+        Ok(())
+    }
+
     /// Gives the pmap a frame for its tables, in answer to [`EnterError::NeedFrames`].
     fn donate(&self, frame: Frame);
 

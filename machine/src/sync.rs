@@ -196,6 +196,15 @@ impl<L: Locks, T, const RANK: u8> RwLock<L, T, RANK> {
         }
     }
 
+    /// Takes the lock for reading while the caller may hold another of the same rank, in an order
+    /// that the caller's documentation names.
+    pub fn read_nested(&self) -> ReadGuard<'_, L, T, RANK> {
+        acquired::<L>(RANK, true);
+        ReadGuard {
+            inner: self.inner.read(),
+        }
+    }
+
     /// Takes the lock for writing. The caller holds no lock of this rank or above.
     pub fn write(&self) -> WriteGuard<'_, L, T, RANK> {
         acquired::<L>(RANK, false);

@@ -102,6 +102,7 @@ impl<M: Machine> Vm<M> {
             + self.page_nodes.frames()
             + self.rmap.chunks.frames()
             + self.swap.frames()
+            + self.kmem.zones.frames()
     }
 
     /// Frames that are neither free nor held by slabs: pages, and tables of pmaps. With no space
@@ -141,7 +142,7 @@ impl<M: Machine> Vm<M> {
         sums: &mut Sums,
     ) -> Check {
         const BATCH: usize = 64;
-        let mut from = self.machine().user_range();
+        let mut from = map.range;
         loop {
             let mut batch = [None; BATCH];
             let mut count = 0;
@@ -200,7 +201,7 @@ impl<M: Machine> Vm<M> {
             "entry: more allowed than the maximum",
         )?;
         ensure(
-            !entry.has(Flags::IN_TRANSITION | Flags::WIRING | Flags::NEEDS_WAKEUP),
+            !entry.has(Flags::IN_TRANSITION | Flags::WIRING | Flags::COUNTED | Flags::NEEDS_WAKEUP),
             "entry: a transition never ended",
         )?;
         ensure(
@@ -211,6 +212,14 @@ impl<M: Machine> Vm<M> {
             entry.charge == 0 || entry.charge == entry.pages::<M>(),
             "entry: part of it is charged",
         )?;
+        if let Some(below) = entry.submap() {
+            let rec = self.space_rec(below);
+            ensure(
+                rec.refs.load(Ordering::Relaxed) > 0,
+                "entry: its submap has ended",
+            )?;
+            ensure(entry.object.is_none(), "entry: a submap with an object")?;
+        }
         if let Some(object) = entry.object {
             ensure(self.references(object) > 0, "entry: its object has ended")?;
         }
@@ -232,12 +241,18 @@ impl<M: Machine> Vm<M> {
             return Err(CheckError("pmap: a translation without an entry"));
         };
         let entry = map.get(self, handle);
+        if let Some(below) = entry.submap() {
+            let submap = self.space_rec(below).map.read_nested();
+            return self.check_translation(space, &submap, va, t);
+        }
         let Some(object) = entry.object else {
             return Err(CheckError("pmap: a translation without an object"));
         };
         let index = entry.index_of::<M>(va);
+        // A device has no page to compare with.
+        let device = self.lock_object(object).is_device();
         ensure(
-            self.chain_page(object, index) == Some(t.frame),
+            device || self.chain_page(object, index) == Some(t.frame),
             "pmap: a translation shows another page than the chain",
         )?;
         ensure(
@@ -251,7 +266,7 @@ impl<M: Machine> Vm<M> {
         )?;
         let front = page.identity().map(|(o, _)| o) == Some(object);
         ensure(
-            !t.prot.contains(Prot::WRITE) || (front && !entry.has(Flags::NEEDS_COPY)),
+            !t.prot.contains(Prot::WRITE) || device || (front && !entry.has(Flags::NEEDS_COPY)),
             "pmap: a page that has to be copied is writable",
         )?;
         ensure(
@@ -268,6 +283,7 @@ impl<M: Machine> Vm<M> {
             !matches!(state.kind, Kind::Dead),
             "object: ended with references",
         )?;
+        let kernel = matches!(state.kind, Kind::Kernel);
         let (mut resident, mut swapped, mut at) = (0, 0, 0);
         while let Some((index, slot)) = state.pages.next(&self.page_nodes, at) {
             at = index + 1;
@@ -277,6 +293,10 @@ impl<M: Machine> Vm<M> {
                     ensure(
                         self.frames.page(frame).identity() == Some((object, index)),
                         "page: another identity than its place",
+                    )?;
+                    ensure(
+                        !kernel || self.frames.page(frame).wired() > 0,
+                        "page: the kernel's own and not wired",
                     )?;
                 }
                 Slot::Swapped(_) => swapped += 1,

@@ -24,6 +24,9 @@
 //! # `space/`: an address space
 //! Fork, exit, counts, and the memory of a program read and written.
 //!
+//! # `kmem/`: the kernel's own memory
+//! The kernel map, submaps, wired memory, zones.
+//!
 //! # `charge/`, `pageout/`, `show/`, `check.rs`
 //! Reservation; frames taken back; what a person sees; the invariants of the whole.
 //!
@@ -75,6 +78,7 @@ pub mod bench;
 mod charge;
 mod check;
 mod fault;
+mod kmem;
 mod lock;
 mod map;
 mod object;
@@ -92,11 +96,19 @@ pub use bsdvm_machine::{
 };
 pub use check::CheckError;
 pub use fault::{FaultError, Faulted};
-pub use map::{Backing, EntryInfo, Inherit, MapError, Mapping, Placement, Sharing};
-pub use object::{Object, ObjectError, ObjectId};
-pub use pager::{PageBytes, Pager, PagerError, PagerOps, SwapDevice, SwapError};
-pub use show::Counters;
-pub use space::{Space, SpaceError, SpaceId, UserError};
+pub use kmem::{
+    Fill, Find, KernelConfig, KernelMap, KernelWatch, Kmem, KmemError, Malloc, Paging, Physical,
+    SettingError, SubmapName, Wait, WatchError, Zone, ZoneId,
+};
+pub use map::{Backing, EntryInfo, GrowthLimits, Inherit, MapError, Mapping, Placement, Sharing};
+pub use object::{Grabbed, Object, ObjectError, ObjectId, ObjectKind};
+pub use page::Within;
+pub use pager::{DevicePage, PageBytes, Pager, PagerError, PagerOps, SwapDevice, SwapError};
+pub use show::{
+    Counters, Entries, Event, FaultFor, ObjectInfo, PageInfo, PagePlace, Pages, ShowMap, ShowSpace,
+    ShownEntry, SpaceInfo, Store, TraceSink, Verb,
+};
+pub use space::{Image, Space, SpaceError, SpaceId, UserError};
 
 use charge::Charge;
 use map::Entry;
@@ -108,10 +120,10 @@ use page::{Frames, Queues};
 use pager::Swap;
 use show::CounterSet;
 use slab::{Arena, Slab};
-use space::SpaceRec;
+use space::{Counts, SpaceRec};
 
 /// What a VM is made with.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Config {
     /// Use this many of the machine's frames at most; all of them when `None`.
     pub frame_limit: Option<u32>,
@@ -119,6 +131,18 @@ pub struct Config {
     /// filled before frames are to be had (E01). Whole pages of it are used; eight are enough for
     /// some fifty entries. May be empty.
     pub early: &'static mut [u8],
+    /// Who hears of events (faults, pages in and out, verbs); nobody when `None`.
+    pub trace: Option<&'static dyn TraceSink>,
+}
+
+impl core::fmt::Debug for Config {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Config")
+            .field("frame_limit", &self.frame_limit)
+            .field("early", &self.early.len())
+            .field("trace", &self.trace.is_some())
+            .finish()
+    }
 }
 
 /// Why a VM could not be made.
@@ -153,6 +177,9 @@ pub struct Vm<M: Machine> {
     pub(crate) charge: Charge,
     pub(crate) swap: Swap<M>,
     pub(crate) counters: CounterSet,
+    pub(crate) kmem: kmem::State<M>,
+    pub(crate) counts: Counts,
+    trace: Option<&'static dyn TraceSink>,
 }
 
 impl<M: Machine> Vm<M> {
@@ -173,6 +200,9 @@ impl<M: Machine> Vm<M> {
             charge: Charge::new(),
             swap: Swap::new(),
             counters: CounterSet::new(),
+            kmem: kmem::State::new(),
+            counts: Counts::new(),
+            trace: config.trace,
         };
         if !vm.frames.boot(config.frame_limit.unwrap_or(u32::MAX))
             || vm.frames.total() < FEWEST_FRAMES

@@ -11,6 +11,9 @@
 //! | 80 | magazine | free frames of one processor |
 //! | 81 | buddy | free runs of frames |
 //! | 85 | swap | free slots of the swap space |
+//! | 86 | watchers | who hears of shortages |
+//! | 87 | zone magazine | items of a zone that one processor has |
+//! | 88 | zone | slabs of a zone |
 //!
 //! Ranks below 20 belong to the caller.
 
@@ -25,5 +28,8 @@ pub(crate) const SLAB: u8 = 70;
 pub(crate) const MAGAZINE: u8 = 80;
 pub(crate) const BUDDY: u8 = 81;
 pub(crate) const SWAP: u8 = 85;
+pub(crate) const WATCHERS: u8 = 86;
+pub(crate) const ZONE_MAGAZINE: u8 = 87;
+pub(crate) const ZONE: u8 = 88;
 
 pub(crate) use sync::{Mutex, MutexGuard, RwLock, WriteGuard};

@@ -539,7 +539,7 @@ fn the_pager_cannot_write() {
 fn adding_swap_fails_whole() {
     for n in 1.. {
         let vm = vm(200);
-        let before = vm.counters().frames_free;
+        let before = vm.frames_in_use();
         vm.inject_failure(n);
         let done = vm.swap_on(MemorySwap::leak(3000));
         let fired = vm.injection_left() == 0;
@@ -549,7 +549,7 @@ fn adding_swap_fails_whole() {
             break;
         }
         assert_eq!(done, Err(SwapError::NoMemory));
-        assert_eq!(vm.counters().frames_free, before);
+        assert_eq!(vm.frames_in_use(), before);
         vm.swap_on(MemorySwap::leak(3000)).unwrap();
         assert_eq!(vm.swap_on(MemorySwap::leak(1)), Err(SwapError::InUse));
         check_empty(&vm);

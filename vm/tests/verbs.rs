@@ -541,14 +541,16 @@ fn w01_user_wiring_counts_once_and_pages_stay() {
     assert_eq!(resident, [true, true, true, true, true, true, false, false]);
     assert_eq!(s.wire(pages(6, 4)), Err(MapError::Hole));
     assert_eq!(s.discard(pages(0, 1)), Err(MapError::Wired));
-    s.unwire(pages(0, 8)).unwrap();
+    assert_eq!(s.unwire(pages(0, 8)), Err(MapError::NotWired));
+    assert!(s.entry(at(3)).unwrap().user_wired, "nothing changed");
+    s.unwire(pages(0, 6)).unwrap();
     assert_eq!(draw(s, 9), "AAAAAAAA.");
     for _ in 0..4 {
         vm.pageout_step(100);
     }
     assert_eq!(vm.counters().swap_used, 8);
     assert_eq!(s.unwire(pages(7, 2)), Err(MapError::Hole));
-    s.unwire(pages(0, 8)).unwrap();
+    assert_eq!(s.unwire(pages(0, 8)), Err(MapError::NotWired));
     s.release();
     check_empty(&vm);
 }

@@ -6,6 +6,7 @@
 mod bench;
 mod fuzz;
 mod qemu;
+mod rows;
 mod setup;
 mod soak;
 mod steps;
@@ -33,7 +34,9 @@ enum Verb {
     /// The kernel's own tests, in QEMU.
     Qemu,
     /// The rules of the house.
-    Tidy,
+    Tidy(tidy::Tidy),
+    /// What the core has to be able to do, row by row, with the tests that show it.
+    Rows,
     /// Benchmarks.
     Bench(bench::Bench),
     /// Fuzzes one target, or each in turn.
@@ -46,7 +49,8 @@ fn main() -> ExitCode {
         Verb::Test => test::run(&mut steps),
         Verb::Soak(args) => soak::run(&mut steps, &args),
         Verb::Qemu => setup::kernel(&mut steps).and_then(|()| qemu::run(&mut steps)),
-        Verb::Tidy => tidy::run(&mut steps),
+        Verb::Tidy(args) => tidy::run(&mut steps, &args),
+        Verb::Rows => rows::run(&mut steps),
         Verb::Bench(args) => bench::run(&mut steps, &args),
         Verb::Fuzz(args) => fuzz::run(&mut steps, &args),
     };

@@ -1,7 +1,8 @@
 //! Steps of a verb: run in order, timed, counted, ended by the first failure.
 
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, ExitStatus, Stdio};
 use std::time::Instant;
 
 /// A step that failed, with the status for the shell.
@@ -42,17 +43,30 @@ impl Steps {
     /// Runs `command` in the folder of the workspace.
     pub(crate) fn command(&mut self, name: &str, command: &mut Command) -> Outcome {
         let root = self.root.clone();
-        self.step(name, || {
-            let status = command.current_dir(root).status();
-            match status {
-                Ok(status) if status.success() => Ok(()),
-                Ok(status) => {
-                    let code = status.code().and_then(|c| u8::try_from(c).ok());
-                    Err((status.to_string(), code.unwrap_or(1)))
-                }
-                Err(e) => Err((format!("{command:?}: {e}"), 127)),
-            }
+        self.step(name, || match command.current_dir(root).status() {
+            Ok(status) => ended(status),
+            Err(e) => Err((format!("{command:?}: {e}"), 127)),
         })
+    }
+
+    /// Runs `command` as [`Steps::command`] does, and gives what it prints to its standard output,
+    /// which is shown too.
+    pub(crate) fn output(&mut self, name: &str, command: &mut Command) -> (String, Outcome) {
+        let root = self.root.clone();
+        let mut text = String::new();
+        let outcome = self.step(name, || {
+            let shown = format!("{command:?}");
+            let failed = |e: std::io::Error| (format!("{shown}: {e}"), 127);
+            let command = command.current_dir(root).stdout(Stdio::piped());
+            let mut child = command.spawn().map_err(failed)?;
+            for line in child.stdout.take().into_iter().flat_map(lines) {
+                println!("{line}");
+                text.push_str(&line);
+                text.push('\n');
+            }
+            ended(child.wait().map_err(failed)?)
+        });
+        (text, outcome)
     }
 
     /// Runs `check`, whose failures are lines to print.
@@ -101,6 +115,21 @@ impl Steps {
             Err(Failed(status)) => ExitCode::from(status.max(1)),
         }
     }
+}
+
+/// What a step has to say of a command that ended so.
+fn ended(status: ExitStatus) -> Result<(), (String, u8)> {
+    if status.success() {
+        return Ok(());
+    }
+    let code = status.code().and_then(|c| u8::try_from(c).ok());
+    Err((status.to_string(), code.unwrap_or(1)))
+}
+
+/// The lines of a stream, whatever bytes they have.
+fn lines(stream: impl Read) -> impl Iterator<Item = String> {
+    let lines = BufReader::new(stream).split(b'\n').map_while(Result::ok);
+    lines.map(|line| String::from_utf8_lossy(&line).into_owned())
 }
 
 /// `cargo` with `arguments`, split at spaces.

@@ -1,15 +1,17 @@
 //! `cargo xtask tidy`: the rules of the house as checks, each with a name and a reason.
 
-mod code;
+pub(crate) mod code;
+mod danger;
 mod manifests;
 mod prose;
 mod sources;
-mod tree;
+pub(crate) mod tree;
 
 #[cfg(test)]
 mod tests;
 
 use crate::steps::{Outcome, Steps};
+use clap::Args;
 use tree::Tree;
 
 /// One rule: a name, why we have it, and a check that gives one line for each place that breaks
@@ -20,7 +22,7 @@ struct Rule {
     check: fn(&Tree) -> Vec<String>,
 }
 
-const RULES: [Rule; 12] = [
+const RULES: [Rule; 14] = [
     Rule {
         name: "imports run downhill",
         reason: "a room that knows the rooms above it cannot be used without them",
@@ -32,9 +34,19 @@ const RULES: [Rule; 12] = [
         check: manifests::few_features,
     },
     Rule {
+        name: "packages say what they are",
+        reason: "who finds one without its house has nothing else to go by",
+        check: manifests::packages_say_what_they_are,
+    },
+    Rule {
         name: "danger has few addresses",
         reason: "unsafe code is read again and again; it must be findable",
         check: sources::unsafe_has_few_addresses,
+    },
+    Rule {
+        name: "the core's danger is on one screen",
+        reason: "what is seen at once is read again",
+        check: danger::listing_is_current,
     },
     Rule {
         name: "safe rooms forbid unsafe code",
@@ -83,8 +95,24 @@ const RULES: [Rule; 12] = [
     },
 ];
 
+/// What to do beside checking.
+#[derive(Args, Default)]
+pub(crate) struct Tidy {
+    /// Writes the pages that are made from the code, so that they are current.
+    #[arg(long)]
+    renew: bool,
+}
+
 /// Checks every rule, also after one is broken.
-pub(crate) fn run(steps: &mut Steps) -> Outcome {
+pub(crate) fn run(steps: &mut Steps, args: &Tidy) -> Outcome {
+    if args.renew {
+        let listing = danger::listing(&Tree::read(steps.root()));
+        let path = steps.root().join(danger::LISTING);
+        steps.check(danger::LISTING, || match std::fs::write(path, listing) {
+            Ok(()) => Vec::new(),
+            Err(why) => vec![why.to_string()],
+        })?;
+    }
     let tree = Tree::read(steps.root());
     let mut outcome = Ok(());
     for rule in &RULES {

@@ -4,7 +4,7 @@ use super::{Answer, Args, Calls};
 use crate::errno::Errno;
 use crate::platform::Platform;
 use crate::thread::Task;
-use bsdvm::{Machine, VirtAddr, VirtRange};
+use bsdvm::{Machine, MapError, VirtAddr, VirtRange};
 use linux_raw_sys::general as abi;
 
 impl<P: Platform> Task<P> {
@@ -37,7 +37,18 @@ impl<P: Platform> Task<P> {
 
     fn munlock(&mut self, [addr, len, ..]: Args) -> Answer {
         let range = self.outward(addr, len)?;
-        self.each_piece(range, |piece, _| Ok(self.space.core().unwire(piece)?))
+        self.each_piece(range, |piece, entry| match entry.user_wired {
+            true => self.unwire(piece),
+            false => Ok(()),
+        })
+    }
+
+    /// Ends the wiring of a piece; what another thread has ended meanwhile is ended.
+    fn unwire(&self, piece: VirtRange) -> Result<(), Errno> {
+        match self.space.core().unwire(piece) {
+            Err(MapError::NotWired) => Ok(()),
+            done => Ok(done?),
+        }
     }
 
     /// Calls `act` for each entry there is.
@@ -75,7 +86,7 @@ impl<P: Platform> Task<P> {
     fn munlockall(&mut self, _: Args) -> Answer {
         self.space.bounds.lock().lock_future = false;
         self.space.core().set_wire_future(false);
-        self.each_entry(|range| Ok(self.space.core().unwire(range)?))?;
+        self.each_entry(|range| self.unwire(range))?;
         Ok(0)
     }
 }

@@ -79,18 +79,23 @@ pub struct SimConfig {
     pub cpus: usize,
     /// The addresses that a user pmap can translate, aligned to pages.
     pub user: VirtRange,
+    /// The addresses of the kernel, aligned to pages.
+    pub kernel: VirtRange,
     /// Where the random numbers start.
     pub seed: u64,
 }
 
 impl Default for SimConfig {
-    /// 256 frames, two processors, and 47 bits of user addresses less 64 KiB at either end.
+    /// 256 frames, two processors, 47 bits of user addresses less 64 KiB at either end, and 64 GiB
+    /// of kernel addresses in the upper half.
     fn default() -> Self {
         let user = VirtRange::new(VirtAddr(0x1_0000), VirtAddr(0x7fff_ffff_0000));
+        let kernel = VirtRange::from_len(VirtAddr(0xffff_8000_0000_0000), 64 << 30);
         SimConfig {
             frames: 256,
             cpus: 2,
             user: user.unwrap_or_default(),
+            kernel: kernel.unwrap_or_default(),
             seed: 1,
         }
     }
@@ -109,6 +114,7 @@ pub struct Sim<const SHIFT: u32 = 12> {
 pub(crate) struct Shared {
     page: PageSize,
     user: VirtRange,
+    kernel: VirtRange,
     memory: memory::Frames,
     tlbs: Box<[Mutex<tlb::Tlb>]>,
     pmaps: Mutex<BTreeMap<u64, Weak<pmap::Inner>>>,
@@ -141,11 +147,16 @@ impl<const SHIFT: u32> Sim<SHIFT> {
         let page = page_size(SHIFT);
         assert!(config.cpus > 0, "a machine has a processor");
         assert!(page.is_aligned_range(config.user), "user range of pages");
+        assert!(
+            page.is_aligned_range(config.kernel),
+            "kernel range of pages"
+        );
         let tlbs = (0..config.cpus).map(|_| Mutex::default()).collect();
         Sim {
             shared: Arc::new(Shared {
                 page,
                 user: config.user,
+                kernel: config.kernel,
                 memory: memory::Frames::new(config.frames, page),
                 tlbs,
                 pmaps: Mutex::default(),
@@ -163,7 +174,7 @@ impl<const SHIFT: u32> Sim<SHIFT> {
     /// An empty pmap for the addresses of `range`: for the kernel's own map, whose addresses lie
     /// outside of the user range. Never fails.
     pub fn pmap_for(&self, range: VirtRange) -> SimPmap {
-        SimPmap::new(&self.shared, range)
+        SimPmap::new(&self.shared, range, pmap::Whose::User)
     }
 
     /// Failures on demand.
@@ -199,11 +210,30 @@ impl<const SHIFT: u32> Machine for Sim<SHIFT> {
         if self.shared.injector.hit(inject::Kind::PmapCreate) {
             return Err(EnterError::NoResources);
         }
-        Ok(SimPmap::new(&self.shared, self.shared.user))
+        Ok(SimPmap::new(
+            &self.shared,
+            self.shared.user,
+            pmap::Whose::User,
+        ))
     }
 
     fn user_range(&self) -> VirtRange {
         self.shared.user
+    }
+
+    fn kernel_range(&self) -> VirtRange {
+        self.shared.kernel
+    }
+
+    fn pmap_kernel(&self) -> Result<SimPmap, EnterError> {
+        if self.shared.injector.hit(inject::Kind::PmapCreate) {
+            return Err(EnterError::NoResources);
+        }
+        Ok(SimPmap::new(
+            &self.shared,
+            self.shared.kernel,
+            pmap::Whose::Kernel,
+        ))
     }
 }
 

@@ -23,6 +23,9 @@ use std::sync::atomic::Ordering;
 /// Pages that share a leaf table.
 pub const LEAF_PAGES: u64 = 512;
 
+/// Pages that share one of the kernel's upper tables.
+pub const SHARED_PAGES: u64 = LEAF_PAGES * 512;
+
 /// One translation as the table has it.
 #[derive(Clone, Copy)]
 pub(crate) struct Pte {
@@ -41,6 +44,9 @@ struct Table {
     leaves: BTreeMap<u64, (Frame, u64)>,
     /// Donated frames that no leaf table uses yet.
     spare: Vec<Frame>,
+    /// The tables above the leaf tables that the kernel's pmap shares with all others: they are
+    /// made by `grow`, and nothing can be entered where there is none.
+    shared: Vec<Frame>,
 }
 
 /// What handles, flushes and processors share of a pmap.
@@ -48,7 +54,15 @@ pub(crate) struct Inner {
     pub(crate) id: u64,
     pub(crate) shared: Arc<Shared>,
     range: VirtRange,
+    kind: Whose,
     table: Mutex<Table>,
+}
+
+/// Whose addresses a pmap translates.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Whose {
+    User,
+    Kernel,
 }
 
 /// The translations of one simulated address space.
@@ -167,12 +181,13 @@ impl Pte {
 }
 
 impl SimPmap {
-    pub(crate) fn new(shared: &Arc<Shared>, range: VirtRange) -> SimPmap {
+    pub(crate) fn new(shared: &Arc<Shared>, range: VirtRange, kind: Whose) -> SimPmap {
         let id = shared.next_pmap.fetch_add(1, Ordering::Relaxed);
         let inner = Arc::new(Inner {
             id,
             shared: shared.clone(),
             range,
+            kind,
             table: Mutex::default(),
         });
         shared.pmaps.lock().insert(id, Arc::downgrade(&inner));
@@ -187,7 +202,7 @@ impl SimPmap {
     /// How many donated frames the pmap holds, in use or spare.
     pub fn table_frames(&self) -> usize {
         let table = self.inner.table.lock();
-        table.leaves.len() + table.spare.len()
+        table.leaves.len() + table.spare.len() + table.shared.len()
     }
 
     /// The memory attribute of the page at `va`, if it is mapped.
@@ -206,9 +221,23 @@ impl SimPmap {
         debug_assert!(page.is_aligned(va), "{va:?} is not the start of a page");
         let bytes = u64::from(count) << page.shift();
         match VirtRange::from_len(va, bytes) {
-            Some(range) if self.inner.range.contains_range(range) => Ok(self.inner.pages(range)),
+            Some(range) if self.reaches(range) => Ok(self.inner.pages(range)),
             _ => Err(EnterError::BadAddress),
         }
+    }
+
+    /// Whether `range` can be translated: it is the pmap's, and its upper tables exist.
+    fn reaches(&self, range: VirtRange) -> bool {
+        let inner = &self.inner;
+        let grown = || self.upper_tables(range.end()) <= inner.table.lock().shared.len() as u64;
+        inner.range.contains_range(range) && (inner.kind == Whose::User || grown())
+    }
+
+    /// How many upper tables hold all addresses below `end`.
+    fn upper_tables(&self, end: VirtAddr) -> u64 {
+        let page = self.inner.shared.page;
+        let pages = page.count(end.bytes_above(self.inner.range.start()));
+        pages.div_ceil(SHARED_PAGES)
     }
 
     fn injected(&self) -> Result<(), EnterError> {
@@ -387,6 +416,24 @@ impl Pmap for SimPmap {
         SimFlush::default()
     }
 
+    fn grow(&self, end: VirtAddr) -> Result<(), EnterError> {
+        if self.inner.kind == Whose::User {
+            return Ok(());
+        }
+        let mut table = self.inner.table.lock();
+        let missing = self
+            .upper_tables(end)
+            .saturating_sub(table.shared.len() as u64) as usize;
+        if missing > table.spare.len() {
+            let more = missing - table.spare.len();
+            return Err(EnterError::NeedFrames(more as u32));
+        }
+        let keep = table.spare.len() - missing;
+        let Table { spare, shared, .. } = &mut *table;
+        shared.extend(spare.drain(keep..));
+        Ok(())
+    }
+
     fn donate(&self, frame: Frame) {
         self.inner.shared.memory.check(FrameRun::one(frame));
         self.inner.table.lock().spare.push(frame);
@@ -398,6 +445,9 @@ impl Pmap for SimPmap {
         {
             let mut table = self.inner.table.lock();
             given.append(&mut table.spare);
+            if table.ptes.is_empty() {
+                given.append(&mut table.shared);
+            }
             table.leaves.retain(|_, (frame, live)| {
                 if *live == 0 {
                     given.push(*frame);

@@ -104,7 +104,12 @@ impl<H: Hardware> X86Pmap<H> {
     ///
     /// Errors: [`EnterError::NeedFrames`], as for `enter`.
     pub fn prepare(&self) -> Result<(), EnterError> {
-        let pages = page_numbers(self.range);
+        self.prepare_range(self.range)
+    }
+
+    /// Makes the entries of the root for `range`.
+    fn prepare_range(&self, range: VirtRange) -> Result<(), EnterError> {
+        let pages = page_numbers(range);
         let (Some(root), false) = (self.root(), pages.is_empty()) else {
             return Ok(());
         };
@@ -426,6 +431,14 @@ impl<H: Hardware> Pmap for X86Pmap<H> {
         self.hardware.store(frame, 0, Entry(u64::from(next)));
         self.spare.store(frame.0, Relaxed);
         self.spares.fetch_add(1, Relaxed);
+    }
+
+    fn grow(&self, end: VirtAddr) -> Result<(), EnterError> {
+        let below = VirtRange::new(self.range.start(), end.min(self.range.end()));
+        match below {
+            Some(below) if !self.user => self.prepare_range(below),
+            _ => Ok(()),
+        }
     }
 
     fn reclaim(&self, back: &mut dyn FnMut(Frame)) -> X86Flush<H> {

@@ -5,7 +5,7 @@ use super::Fault;
 use super::chain::Chain;
 use crate::map::Entry;
 use crate::object::radix::Slot;
-use bsdvm_machine::{Machine, Pmap, VirtAddr};
+use bsdvm_machine::{Kind, Machine, MemoryAttr, Pmap, VirtAddr};
 
 /// Pages that are entered together, the one that is wanted included: an aligned window.
 pub(super) const PAGES: u64 = 16;
@@ -16,7 +16,7 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
     /// at the first thing that would need more than it has.
     pub(super) fn enter_around(&mut self, entry: &Entry, chain: &mut Chain<'v, M>) {
         let last = chain.last();
-        if last.state.is_anonymous() || entry.wired > 0 {
+        if !last.state.is_paged() || entry.wired > 0 {
             return;
         }
         let here = M::PAGE.index(self.va.0);
@@ -37,7 +37,10 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
             let known = self.space.with_pmap(|pmap| pmap.extract(va).is_some());
             if known == Some(false) {
                 let prot = Self::translation_prot(entry.prot, false);
-                if !matches!(self.enter(va, frame, prot), Ok(None)) {
+                if !matches!(
+                    self.enter(va, frame, prot, MemoryAttr::WriteBack, Kind::Managed),
+                    Ok(None)
+                ) {
                     return;
                 }
             }

@@ -1,5 +1,6 @@
 //! The locked chain of a fault and the walk along it.
 
+use super::device::Question;
 use crate::Vm;
 use crate::object::radix::Slot;
 use crate::object::{Kind, ObjectGuard, ObjectHandle};
@@ -11,11 +12,11 @@ use bsdvm_machine::{Frame, Machine};
 const LINKS: usize = 12;
 
 /// One object of the chain, locked.
-pub(super) struct Link<'v, M: Machine> {
-    pub(super) object: ObjectHandle,
+pub(crate) struct Link<'v, M: Machine> {
+    pub(crate) object: ObjectHandle,
     /// The page's index in this object.
-    pub(super) index: u64,
-    pub(super) state: ObjectGuard<'v, M>,
+    pub(crate) index: u64,
+    pub(crate) state: ObjectGuard<'v, M>,
 }
 
 /// The objects from the front to the one that the walk has reached, all locked.
@@ -33,6 +34,10 @@ pub(super) enum Found {
     Swapped(u32),
     /// A page that the pager of the last object has.
     Pager(Pager),
+    /// A page of the last object, physical memory, that nobody has touched yet.
+    Unfilled,
+    /// A page of a device.
+    Device(Question),
     /// A place beyond the end of the last object.
     BeyondEnd,
     /// Nothing, anywhere.
@@ -67,12 +72,21 @@ impl<'v, M: Machine> Chain<'v, M> {
                 Some(Slot::Swapped(slot)) => return Found::Swapped(slot),
                 None => {}
             }
-            if let Kind::Paged(pager) = link.state.kind {
-                return if link.index < link.state.size::<M>() {
-                    Found::Pager(pager)
-                } else {
-                    Found::BeyondEnd
-                };
+            let found = match link.state.kind {
+                Kind::Paged(pager) => Some(Found::Pager(pager)),
+                Kind::Physical => Some(Found::Unfilled),
+                Kind::Device(pager, owned) => Some(Found::Device(Question {
+                    object: link.object,
+                    index: link.index,
+                    revokes: link.state.revokes,
+                    pager,
+                    owned,
+                })),
+                Kind::Anonymous | Kind::Kernel | Kind::Dead => None,
+            };
+            if let Some(found) = found {
+                let within = link.index < link.state.size::<M>();
+                return if within { found } else { Found::BeyondEnd };
             }
             let Some(backing) = link.state.backing else {
                 return Found::Nothing;

@@ -22,6 +22,8 @@ impl<M: Machine> Vm<M> {
     ) -> Result<ObjectHandle, SpaceError> {
         let mut objects = self.reserve_objects(1)?;
         let file = self.bottom_file(object, offset);
+        // Physical memory is copied like any other.
+        let file = file.filter(|&(bottom, _)| !self.lock_object(bottom).is_memory());
         let copy = match file {
             Some((file, at)) if self.reference(file) => {
                 self.shadow(&mut objects, file, at, pages, charge)
@@ -48,7 +50,7 @@ impl<M: Machine> Vm<M> {
         let mut shift = 0;
         let mut state = self.lock_object(object);
         loop {
-            if !state.is_anonymous() {
+            if !state.is_memory() {
                 return best;
             }
             if let Some((index, _)) = state.pages.next(&self.page_nodes, at + shift) {
@@ -106,9 +108,8 @@ impl<M: Machine> Vm<M> {
                         None => self.reclaim_for_copy()?,
                     }
                 }
-                Found::Nothing | Found::Pager(_) | Found::BeyondEnd | Found::TooLong => {
-                    return Ok(());
-                }
+                // `next_in_chain` finds pages and slots.
+                _ => return Ok(()),
             }
         }
     }

@@ -12,6 +12,7 @@
 //!  any      nowhere             zero a frame in the front, enter it             ZeroFill
 //!  any      a pager or swap     read it in with nothing locked, look again      PagedIn
 //!  any      busy                wait with nothing locked, look again
+//!  any      a device            ask it with nothing locked, enter its frame         Resident
 //! ```
 //!
 //! One struct, [`Fault`], holds what is known; one loop, [`Fault::run`], tries until it is done.
@@ -28,6 +29,7 @@
 //! | `copy.rs` | copy a whole chain, for fork |
 //! | `touch.rs` | a page of one object, without a map |
 //! | `pagein.rs` | read a page in from its pager or from swap |
+//! | `device.rs` | the frame of a device |
 //!
 //! Refused: to keep a fault's place by busy pages alone and enter the translation after the map
 //! was unlocked. Entering under the map's read lock makes remove, protect and fork atomic against
@@ -36,21 +38,26 @@
 mod around;
 mod chain;
 mod copy;
+mod device;
 mod pagein;
 mod resolve;
 mod touch;
 
-use crate::map::{Flags, Need, map_channel};
+use crate::map::{Flags, MapError, Need, map_channel};
 use crate::object::limbo::Limbo;
 use crate::object::pages::BusyWait;
 use crate::object::radix;
+use crate::object::{ObjectHandle, ObjectId};
 use crate::page::Class;
 use crate::page::rmap;
 use crate::pager::PagerError;
+use crate::show::{Event, FaultFor};
 use crate::slab::{NoRecords, Reservation};
-use crate::space::Space;
+use crate::space::{Space, SpaceHandle};
 use bsdvm_machine::{Access, Frame, Machine, Pmap, Prot, Ticket, VirtAddr, VirtRange};
 use chain::Chain;
+pub(crate) use chain::Link;
+use device::{Answer, Question};
 pub(crate) use pagein::FrameBytes;
 use pagein::PageIn;
 pub(crate) use touch::Touch;
@@ -68,6 +75,8 @@ pub enum FaultError {
     Pager(PagerError),
     /// No frame can be had, and nothing can be paged out.
     NoMemory,
+    /// Mappings there are made by hand: a fault is a mistake of the kernel (K04).
+    NoFault,
 }
 
 /// What a fault did.
@@ -109,12 +118,18 @@ pub(crate) enum Next {
     /// Somebody works on the page.
     WaitBusy(BusyWait),
     PageIn(PageIn),
+    /// A device knows which frame it is.
+    Ask(Question),
+    /// Something was put in place: look again.
+    Again,
     /// The pmap needs frames for its tables.
     TableFrames(u32),
     /// The pmap has too many translations.
     TooMany,
     /// No frame is free.
     NoFrame,
+    /// A submap says what is there.
+    Submap(SpaceHandle),
 }
 
 /// One fault under way.
@@ -127,9 +142,13 @@ pub(crate) struct Fault<'v, 'a, M: Machine> {
     /// What was done for the page so far, when the page came before its translation could be
     /// entered.
     pub(super) did: Option<Faulted>,
+    /// The object that has the page, once it is found.
+    pub(super) object: Option<ObjectHandle>,
     /// A frame that was waited for. Kept for the page itself: were it taken for something on the
     /// way, a fault that needs two could chase its own tail for ever when memory is short.
     pub(super) spare: Option<Frame>,
+    /// What a device said.
+    pub(super) answer: Option<Answer>,
     pub(super) nodes: Reservation<'v, M, radix::Node>,
     pub(super) chunks: Reservation<'v, M, rmap::Chunk>,
     pub(super) limbo: Limbo<'v, M>,
@@ -157,6 +176,28 @@ impl<'v, M: Machine> Space<'v, M> {
         access: Access,
         purpose: Purpose<'_>,
     ) -> Result<Faulted, FaultError> {
+        let why = FaultFor::of(&purpose);
+        let mut object = None;
+        let outcome = self.fault_quietly(va, access, purpose, &mut object);
+        self.vm.trace(|| Event::Fault {
+            space: self.id(),
+            va,
+            access,
+            purpose: why,
+            object: object.map(ObjectId),
+            outcome,
+        });
+        outcome
+    }
+
+    /// Resolves a fault, and says which object has the page.
+    fn fault_quietly(
+        self,
+        va: VirtAddr,
+        access: Access,
+        purpose: Purpose<'_>,
+        object: &mut Option<ObjectHandle>,
+    ) -> Result<Faulted, FaultError> {
         let vm = self.vm;
         vm.counters.faults.bump();
         let mut fault = Fault {
@@ -165,7 +206,9 @@ impl<'v, M: Machine> Space<'v, M> {
             access,
             purpose,
             did: None,
+            object: None,
             spare: None,
+            answer: None,
             nodes: vm.reserve_page_nodes(1)?,
             chunks: reserve_chunks(vm, access)?,
             limbo: Limbo::new(vm),
@@ -173,7 +216,7 @@ impl<'v, M: Machine> Space<'v, M> {
         let done = match fault.run() {
             Err(FaultError::InvalidAddress) => match self.grow_stack(va) {
                 Ok(true) => fault.run(),
-                Ok(false) => Err(FaultError::InvalidAddress),
+                Ok(false) | Err(MapError::NoSpace) => Err(FaultError::InvalidAddress),
                 Err(_) => Err(FaultError::NoMemory),
             },
             done => done,
@@ -181,6 +224,7 @@ impl<'v, M: Machine> Space<'v, M> {
         if let Some(frame) = fault.spare.take() {
             vm.frames.free(frame);
         }
+        *object = fault.object;
         done
     }
 }
@@ -203,10 +247,16 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
                     vm.page_in(job, &mut self.limbo)
                         .map_err(FaultError::Pager)?;
                 }
+                Next::Ask(question) => {
+                    let answer = vm.ask_device(question, &mut self.limbo);
+                    self.answer = answer.map_err(FaultError::Pager)?;
+                }
+                Next::Again => {}
                 Next::TableFrames(count) => self.donate(count)?,
+                Next::Submap(below) => self.space = Space { vm, handle: below },
                 Next::TooMany => self.space.drop_translations(vm.machine().user_range()),
                 Next::NoFrame => {
-                    let frame = vm.wait_frame(Class::Normal);
+                    let frame = vm.wait_frame(self.class());
                     let frame = frame.ok_or(FaultError::NoMemory)?;
                     // The spare is for the page itself; what is on the way needs one more.
                     if let Some(more) = self.spare.replace(frame) {
@@ -239,6 +289,12 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
         }
         let handle = map.find(vm, self.va).ok_or(FaultError::InvalidAddress)?;
         let entry = *map.get(vm, handle);
+        if let Some(below) = entry.submap() {
+            return Ok(Next::Submap(below));
+        }
+        if entry.has(Flags::NO_FAULT) {
+            return Err(FaultError::NoFault);
+        }
         let allowed = match self.purpose {
             Purpose::Visit { force: true, .. } => entry.max_prot,
             // Wiring brings pages in whatever they allow.
@@ -250,7 +306,11 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
         }
         let write = self.access == Access::Write;
         let Some(object) = entry.object else {
-            return Ok(Next::Prepare);
+            // Nobody but the kernel makes objects in its maps (M16).
+            return match space.is_system() {
+                true => Err(FaultError::NoFault),
+                false => Ok(Next::Prepare),
+            };
         };
         if write && entry.has(Flags::NEEDS_COPY) {
             return Ok(Next::Prepare);

@@ -8,9 +8,10 @@ use super::chain::{Found, Link};
 use crate::Vm;
 use crate::object::limbo::Limbo;
 use crate::object::radix::{self, Slot};
-use crate::object::{ObjectHandle, ObjectState};
+use crate::object::{ObjectHandle, ObjectId, ObjectState};
 use crate::page::{Bits, Class};
 use crate::pager::{PageBytes, Pager, PagerError};
+use crate::show::{Event, Store};
 use crate::slab::Reservation;
 use bsdvm_machine::{Frame, Machine};
 
@@ -159,8 +160,20 @@ impl<M: Machine> Vm<M> {
         }
         drop(state);
         self.counters.page_in.add(valid as u64);
+        if matches!(job.source, Source::Swap(_)) {
+            self.counters.swap_in.add(valid as u64);
+        }
         self.release(job.object, limbo);
         limbo.settle();
+        self.trace(|| Event::PageIn {
+            object: ObjectId(job.object),
+            offset: M::PAGE.offset(job.index).unwrap_or(u64::MAX),
+            from: match job.source {
+                Source::Swap(_) => Store::Swap,
+                Source::Pager(_) => Store::Pager,
+            },
+            outcome: result.map(|_| valid as u32),
+        });
         result.map(|_| ())
     }
 

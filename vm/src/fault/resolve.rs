@@ -38,6 +38,15 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
                 let job = vm.begin_page_in(chain.last(), found, &mut self.nodes);
                 return Ok(job.map_or(Next::NoFrame, Next::PageIn));
             }
+            Found::Unfilled => {
+                self.did = Some(Faulted::ZeroFill);
+                let Some(frame) = self.take_frame() else {
+                    return Ok(Next::NoFrame);
+                };
+                vm.fill_physical(chain.last(), &mut self.nodes, frame);
+                return Ok(Next::Again);
+            }
+            Found::Device(question) => return self.device(entry, question),
             Found::BeyondEnd => return Err(FaultError::BeyondEnd),
             Found::TooLong => {
                 debug_assert!(false, "a chain is too long");
@@ -66,8 +75,11 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
     ) -> Result<Next, FaultError> {
         let vm = self.space.vm;
         let page = vm.frames.page(frame);
+        self.object = page.identity().map(|(object, _)| object);
         let settled = entry.wired > 0 && !entry.has(Flags::WIRING);
+        let kernel = chain.front().state.is_kernel();
         let wire = match self.purpose {
+            _ if kernel => false,
             Purpose::Wire => true,
             // A page that came after its range was wired.
             _ => settled && page.wired() == 0,
@@ -76,10 +88,12 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
             with(frame);
         } else if !entry.prot.is_empty() {
             // A clean page of a file is entered without write, so that the first write is seen.
-            let seen = !page.has(Bits::DIRTY) && !chain.front().state.is_anonymous();
+            let seen = !page.has(Bits::DIRTY) && chain.front().state.is_paged();
             let may_write = !behind && !entry.has(Flags::NEEDS_COPY) && !seen;
             let prot = Self::translation_prot(entry.prot, may_write);
-            if let Some(next) = self.enter(self.va, frame, prot)? {
+            let kind = if kernel { Kind::Manual } else { Kind::Managed };
+            let attr = MemoryAttr::WriteBack;
+            if let Some(next) = self.enter(self.va, frame, prot, attr, kind)? {
                 return Ok(next);
             }
             if self.access != Access::Write && !matches!(self.purpose, Purpose::Wire) {
@@ -110,9 +124,17 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
         how
     }
 
+    /// How deep the fault may reach: the kernel's own memory is the core's.
+    pub(super) fn class(&self) -> Class {
+        match self.space.is_system() {
+            true => Class::System,
+            false => Class::Normal,
+        }
+    }
+
     fn take_frame(&mut self) -> Option<Frame> {
         let spare = self.spare.take();
-        spare.or_else(|| self.space.vm.frames.alloc(Class::Normal))
+        spare.or_else(|| self.space.vm.frames.alloc(self.class()))
     }
 
     /// A fresh page in the front.
@@ -164,7 +186,8 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
             front.index,
             new,
         );
-        if vm.references(front.object) > 1 {
+        let (front, index) = (front.object, front.index);
+        if vm.references(front) > 1 {
             // Others look through the same front and must not see the old page any more.
             vm.unmap_page(old, &mut self.limbo);
         } else if matches!(self.purpose, Purpose::Visit { .. }) {
@@ -173,9 +196,8 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
         }
         if entry.wired > 0 && !entry.has(Flags::WIRING) && old_page.wired() > 0 {
             // The range is wired, so the wiring goes with the copy (`finish`).
-            vm.unwire_frame(old);
+            vm.unwire_frame(old, &chain.last().state);
         }
-        let (front, index) = (front.object, front.index);
         if let Some((f, behind)) = chain.neighbours()
             && let Some(backing) = f.state.backing
         {
@@ -190,49 +212,49 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
         let Some(range) = VirtRange::from_len(self.va, M::PAGE.bytes()) else {
             return;
         };
-        let pmap = space.rec().pmap.lock();
+        let home = space.home();
+        let pmap = space.home_rec().pmap.lock();
         if let Some(pmap) = pmap.as_ref() {
             self.limbo.begin();
             let flush = pmap.remove(range, &mut |gone| {
-                space.vm.translation_gone(space.handle, gone);
+                space.vm.translation_gone(home, gone);
             });
             self.limbo.add_flush(flush);
         }
     }
 
-    /// Enters the translation and records it. `Some` when the loop has to help first.
+    /// Enters the translation and records it, if it is managed. `Some` when the loop has to help
+    /// first.
     pub(super) fn enter(
         &mut self,
         va: VirtAddr,
         frame: Frame,
         prot: bsdvm_machine::Prot,
+        attr: MemoryAttr,
+        kind: Kind,
     ) -> Result<Option<Next>, FaultError> {
         let space = self.space;
         let vm = space.vm;
-        let pmap = space.rec().pmap.lock();
+        let home = space.home();
+        let pmap = space.home_rec().pmap.lock();
         let Some(pmap) = pmap.as_ref() else {
             return Err(FaultError::InvalidAddress);
         };
         if pmap.extract(self.va).is_some() {
             self.limbo.begin();
         }
-        let entered = pmap.enter(
-            va,
-            FrameRun::one(frame),
-            prot,
-            MemoryAttr::WriteBack,
-            Kind::Managed,
-            &mut |gone| vm.translation_gone(space.handle, gone),
-        );
+        let run = FrameRun::one(frame);
+        let entered = pmap.enter(va, run, prot, attr, kind, &mut |gone| {
+            vm.translation_gone(home, gone);
+        });
         match entered {
             Ok(flush) => {
                 self.limbo.add_flush(flush);
-                let mapping = Mapping {
-                    space: space.handle,
-                    va,
-                };
-                vm.rmap
-                    .add(frame, vm.frames.page(frame), mapping, &mut self.chunks);
+                if kind == Kind::Managed {
+                    let page = vm.frames.page(frame);
+                    let mapping = Mapping { space: home, va };
+                    vm.rmap.add(frame, page, mapping, &mut self.chunks);
+                }
                 Ok(None)
             }
             Err(EnterError::NeedFrames(count)) => Ok(Some(Next::TableFrames(count))),

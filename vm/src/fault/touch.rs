@@ -1,6 +1,7 @@
 //! A page of one object, touched without a map: the fault of objects used directly (O11).
 
 use super::chain::{Chain, Found};
+use super::device::{Answer, Question};
 use super::pagein::PageIn;
 use crate::Vm;
 use crate::object::limbo::Limbo;
@@ -23,6 +24,8 @@ enum Touched {
     Done,
     Busy(BusyWait),
     PageIn(PageIn),
+    Ask(Question),
+    Again,
     NoFrame,
 }
 
@@ -36,11 +39,15 @@ impl<M: Machine> Vm<M> {
         touch: Touch,
         with: &mut dyn FnMut(Option<Frame>),
     ) -> Result<(), ObjectError> {
+        let mut answer = None;
         loop {
             let mut limbo = Limbo::new(self);
             let mut nodes = self.reserve_page_nodes(1)?;
             let mut chain = Chain::lock(self, object, index);
-            let touched = self.touch_once(&mut chain, touch, &mut nodes, &mut limbo, with);
+            let touched = match chain.walk() {
+                Found::Device(question) => self.touch_device(question, answer.take(), with)?,
+                found => self.touch_once(&mut chain, found, touch, &mut nodes, &mut limbo, with),
+            };
             drop(chain);
             match touched {
                 Touched::Done => return Ok(()),
@@ -48,6 +55,11 @@ impl<M: Machine> Vm<M> {
                 Touched::PageIn(job) => {
                     self.page_in(job, &mut limbo).map_err(ObjectError::Pager)?
                 }
+                Touched::Ask(question) => {
+                    let asked = self.ask_device(question, &mut limbo);
+                    answer = asked.map_err(ObjectError::Pager)?;
+                }
+                Touched::Again => {}
                 Touched::NoFrame => self.reclaim_for_touch()?,
             }
         }
@@ -57,12 +69,12 @@ impl<M: Machine> Vm<M> {
     fn touch_once<'v>(
         &'v self,
         chain: &mut Chain<'v, M>,
+        found: Found,
         touch: Touch,
         nodes: &mut Reservation<'_, M, radix::Node>,
         limbo: &mut Limbo<'_, M>,
         with: &mut dyn FnMut(Option<Frame>),
     ) -> Touched {
-        let found = chain.walk();
         let frame = match found {
             Found::Page(frame) if self.frames.page(frame).is_busy() => {
                 return Touched::Busy(self.busy_wait(frame));
@@ -76,7 +88,14 @@ impl<M: Machine> Vm<M> {
                 let job = self.begin_page_in(chain.last(), found, nodes);
                 return job.map_or(Touched::NoFrame, Touched::PageIn);
             }
-            Found::Nothing | Found::BeyondEnd | Found::TooLong => {
+            Found::Unfilled => {
+                let Some(frame) = self.frames.alloc(Class::Normal) else {
+                    return Touched::NoFrame;
+                };
+                self.fill_physical(chain.last(), nodes, frame);
+                return Touched::Again;
+            }
+            Found::Nothing | Found::BeyondEnd | Found::Device(_) | Found::TooLong => {
                 with(None);
                 return Touched::Done;
             }
@@ -91,6 +110,23 @@ impl<M: Machine> Vm<M> {
         }
         with(Some(frame));
         Touched::Done
+    }
+
+    /// One attempt at a page of a device, under the lock of its object.
+    fn touch_device(
+        &self,
+        question: Question,
+        answer: Option<Answer>,
+        with: &mut dyn FnMut(Option<Frame>),
+    ) -> Result<Touched, ObjectError> {
+        match self.answered(question, answer) {
+            Ok(Some(page)) => {
+                with(Some(page.frame));
+                Ok(Touched::Done)
+            }
+            Ok(None) => Ok(Touched::Ask(question)),
+            Err(e) => Err(ObjectError::Pager(e)),
+        }
     }
 
     /// A fresh page in the front of a chain.

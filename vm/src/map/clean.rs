@@ -4,6 +4,7 @@ use super::MapError;
 use super::edit::covers;
 use crate::object::ObjectHandle;
 use crate::object::limbo::Limbo;
+use crate::show::Verb;
 use crate::space::Space;
 use bsdvm_machine::{Machine, VirtAddr, VirtRange};
 
@@ -20,14 +21,24 @@ impl<M: Machine> Space<'_, M> {
     /// and waits until they are written (M11). With `invalidate` clean pages are dropped, too.
     /// Private copies are not written.
     ///
-    /// Errors: [`MapError::Hole`] and [`MapError::InvalidAddress`], with nothing written;
+    /// Errors: [`MapError::Hole`], [`MapError::Submap`] and [`MapError::InvalidAddress`], with nothing
+    /// written;
     /// [`MapError::Pager`] for the first page that could not be written, which stays dirty.
     pub fn clean(self, range: VirtRange, invalidate: bool) -> Result<(), MapError> {
+        let done = self.clean_quietly(range, invalidate);
+        self.trace_change(Verb::Clean, range, &done);
+        done
+    }
+
+    fn clean_quietly(self, range: VirtRange, invalidate: bool) -> Result<(), MapError> {
         if !M::PAGE.is_aligned_range(range) {
             return Err(MapError::InvalidAddress);
         }
         if !covers(self.vm, &self.rec().map.read(), range) {
             return Err(MapError::Hole);
+        }
+        if self.has_submap(range) {
+            return Err(MapError::Submap);
         }
         let mut at = range.start();
         while at < range.end() {

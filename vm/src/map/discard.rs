@@ -2,6 +2,7 @@
 //! file's; shared memory is only unmapped.
 
 use super::{Edit, Entry, EntryHandle, Flags, MapError, Need};
+use crate::show::Verb;
 use crate::space::Space;
 use bsdvm_machine::{Machine, VirtRange};
 
@@ -9,13 +10,20 @@ impl<M: Machine> Space<'_, M> {
     /// Gives the contents of `range`, a range of whole pages, up. Holes are skipped.
     ///
     /// Errors: [`MapError::Wired`] when part of it is wired, [`MapError::InvalidAddress`],
-    /// [`MapError::NoMemory`]; nothing is changed then.
+    /// [`MapError::Submap`], [`MapError::NoMemory`]; nothing is changed then.
     pub fn discard(self, range: VirtRange) -> Result<(), MapError> {
+        let done = self.discard_quietly(range);
+        self.trace_change(Verb::Discard, range, &done);
+        done
+    }
+
+    fn discard_quietly(self, range: VirtRange) -> Result<(), MapError> {
         if !M::PAGE.is_aligned_range(range) {
             return Err(MapError::InvalidAddress);
         }
         let mut edit = self.edit(range, Need::CLIP)?;
         let range = range.intersect(edit.map.range);
+        edit.refuse_submaps(range)?;
         let mut wired = false;
         edit.each(range, |edit, handle| wired |= edit.get(handle).wired > 0);
         if wired {

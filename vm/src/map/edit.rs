@@ -4,7 +4,7 @@
 //! only commits. What the change sets free goes to the edit's limbo, which settles after the lock
 //! is gone.
 
-use super::tree::NODES_PER_INSERT;
+use super::tree::{NODES_PER_INSERT, Node};
 use super::{Entry, EntryHandle, Flags, MapError, MapState, map_channel};
 use crate::Vm;
 use crate::lock::{self, WriteGuard};
@@ -58,15 +58,21 @@ impl Need {
     }
 }
 
+/// Entries and tree nodes set aside.
+type MapRecords<'v, M> = (Reservation<'v, M, Entry>, Reservation<'v, M, Node>);
+
 /// A map locked for change. Fields are dropped in order: the lock first, what was not used of the
 /// reserves then, and the limbo last.
 pub(crate) struct Edit<'v, M: Machine> {
     pub(crate) map: WriteGuard<'v, M, MapState, { lock::MAP }>,
     pub(crate) vm: &'v Vm<M>,
-    pub(crate) space: SpaceHandle,
-    pub(crate) rec: &'v SpaceRec<M>,
+    /// The space whose pmap translates this map's addresses, and its record.
+    home: SpaceHandle,
+    home_rec: &'v SpaceRec<M>,
+    /// Whether the map is one of the kernel's own.
+    pub(super) system: bool,
     pub(crate) entries: Reservation<'v, M, Entry>,
-    pub(crate) nodes: Reservation<'v, M, super::tree::Node>,
+    pub(crate) nodes: Reservation<'v, M, Node>,
     pub(crate) objects: Reservation<'v, M, ObjectRec<M>>,
     pub(crate) limbo: Limbo<'v, M>,
 }
@@ -88,36 +94,42 @@ impl<'v, M: Machine> Space<'v, M> {
     /// Sleeps until something ends that holds (part of) the map. No lock is held.
     pub(crate) fn wait_map(self, ticket: bsdvm_machine::Ticket) {
         M::assert_none_held();
+        self.vm.counters.transition_collisions.bump();
         self.vm.counters.transition_waits.bump();
         self.vm
             .machine()
             .sleep(map_channel(self.handle), ticket, None);
     }
 
+    /// Sets records aside for a change. Maps of the kernel draw on its reserve (E03).
+    fn reserve_for(self, need: Need) -> Result<MapRecords<'v, M>, MapError> {
+        const EMPTY: Node = Node::EMPTY;
+        let vm = self.vm;
+        let (frames, entries, nodes) = (&vm.frames, need.entries, need.nodes());
+        if self.is_system() {
+            let (of_entries, of_nodes) = (&vm.kmem.entries, &vm.kmem.nodes);
+            let got = vm
+                .entries
+                .reserve_or_draw(of_entries, frames, entries, Entry::VACANT)?;
+            let nodes = vm
+                .map_nodes
+                .reserve_or_draw(of_nodes, frames, nodes, EMPTY)?;
+            return Ok((got, nodes));
+        }
+        let entries = vm.entries.reserve(frames, entries, Entry::VACANT)?;
+        Ok((entries, vm.map_nodes.reserve(frames, nodes, EMPTY)?))
+    }
+
     /// Reserves, locks, and waits until no entry in `range` is in transition.
     pub(crate) fn edit(self, range: VirtRange, need: Need) -> Result<Edit<'v, M>, MapError> {
         let vm = self.vm;
-        let entries = vm
-            .entries
-            .reserve(&vm.frames, need.entries, Entry::VACANT)?;
-        let nodes = vm
-            .map_nodes
-            .reserve(&vm.frames, need.nodes(), super::tree::Node::EMPTY)?;
+        let (entries, nodes) = self.reserve_for(need)?;
         let objects = vm.reserve_objects(need.objects)?;
         loop {
             let mut map = self.write_map();
             let Some(busy) = in_transition(vm, &map, range) else {
                 self.rec().stamp.bump();
-                return Ok(Edit {
-                    map,
-                    vm,
-                    space: self.handle,
-                    rec: self.rec(),
-                    entries,
-                    nodes,
-                    objects,
-                    limbo: Limbo::new(vm),
-                });
+                return Ok(Edit::new(self, map, entries, nodes, objects));
             };
             map.get_mut(vm, busy).flags |= Flags::NEEDS_WAKEUP;
             let ticket = vm.machine().ticket(map_channel(self.handle));
@@ -144,6 +156,26 @@ fn in_transition<M: Machine>(vm: &Vm<M>, map: &MapState, range: VirtRange) -> Op
 }
 
 impl<'v, M: Machine> Edit<'v, M> {
+    pub(crate) fn new(
+        space: Space<'v, M>,
+        map: WriteGuard<'v, M, MapState, { lock::MAP }>,
+        entries: Reservation<'v, M, Entry>,
+        nodes: Reservation<'v, M, Node>,
+        objects: Reservation<'v, M, ObjectRec<M>>,
+    ) -> Self {
+        Edit {
+            map,
+            vm: space.vm,
+            home: space.home(),
+            home_rec: space.home_rec(),
+            system: space.is_system(),
+            entries,
+            nodes,
+            objects,
+            limbo: Limbo::new(space.vm),
+        }
+    }
+
     pub(crate) fn get(&self, entry: EntryHandle) -> Entry {
         *self.map.get(self.vm, entry)
     }
@@ -286,13 +318,13 @@ impl<'v, M: Machine> Edit<'v, M> {
         }
         self.resize(handle, at, whole.end);
         let upper = self.get_mut(handle);
-        upper.stack_reserve = 0;
+        upper.kind = whole.kind.of_upper();
         upper.charge = whole.charge - lower.charge;
         self.link(lower);
     }
 
     fn make_object_before_clip(&mut self, handle: EntryHandle) {
-        if self.objects.left() > 0 {
+        if self.objects.left() > 0 && !self.system {
             self.make_object(handle);
         }
     }
@@ -344,6 +376,9 @@ impl<'v, M: Machine> Edit<'v, M> {
             if entry.continues_in::<M>(&after) {
                 self.merge(handle, next);
             } else {
+                if entry.has(Flags::IN_TRANSITION) {
+                    self.vm.counters.transition_collisions.bump();
+                }
                 at = Some(next);
             }
         }
@@ -364,18 +399,19 @@ impl<'v, M: Machine> Edit<'v, M> {
     /// Takes away the translations of `range`.
     pub(crate) fn unmap(&mut self, range: VirtRange) {
         let vm = self.vm;
-        let pmap = self.rec.pmap.lock();
+        let home = self.home;
+        let pmap = self.home_rec.pmap.lock();
         if let Some(pmap) = pmap.as_ref() {
             self.limbo.be_quiet();
             self.limbo.begin();
-            let flush = pmap.remove(range, &mut |gone| vm.translation_gone(self.space, gone));
+            let flush = pmap.remove(range, &mut |gone| vm.translation_gone(home, gone));
             self.limbo.add_flush(flush);
         }
     }
 
     /// Lowers the translations of `range`.
     pub(crate) fn lower(&mut self, range: VirtRange, prot: bsdvm_machine::Prot) {
-        let pmap = self.rec.pmap.lock();
+        let pmap = self.home_rec.pmap.lock();
         if let Some(pmap) = pmap.as_ref() {
             self.limbo.be_quiet();
             self.limbo.begin();

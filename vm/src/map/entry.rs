@@ -2,6 +2,7 @@
 
 use crate::object::ObjectHandle;
 use crate::slab::Handle;
+use crate::space::SpaceHandle;
 use bsdvm_machine::{Machine, Prot, VirtAddr, VirtRange};
 
 pub(crate) type EntryHandle = Handle<Entry>;
@@ -29,6 +30,18 @@ pub enum Sharing {
     Shared,
 }
 
+/// What stands behind an entry besides its object (E04). What a kind has more than others is in
+/// its variant, so that nobody reads the one for the other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    /// Pages of the object, and nothing else.
+    Normal,
+    /// A stack, which grows downwards on faults below it by `reserve` bytes at most.
+    Stack { reserve: u64 },
+    /// Another map that says what is there (M06).
+    Submap(SpaceHandle),
+}
+
 bitflags::bitflags! {
     /// Flags of an entry (E04).
     #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,8 +60,10 @@ bitflags::bitflags! {
         const USER_WIRED = 32;
         /// Being wired by the operation that has the range in transition.
         const WIRING = 64;
-        /// Grows downwards on faults below it.
-        const STACK = 128;
+        /// Nothing may be brought here by a fault: mappings are made by hand (K04).
+        const NO_FAULT = 128;
+        /// The operation that has the range in transition counted a wiring here.
+        const COUNTED = 256;
     }
 }
 
@@ -59,8 +74,7 @@ pub(crate) struct Entry {
     pub(crate) end: VirtAddr,
     /// Place in the object, in pages.
     pub(crate) offset: u64,
-    /// Bytes below a stack that it may still grow by.
-    pub(crate) stack_reserve: u64,
+    pub(crate) kind: Kind,
     /// Pages of reservation that the entry carries until it has an object of its own.
     pub(crate) charge: u64,
     pub(crate) prev: Option<EntryHandle>,
@@ -75,9 +89,40 @@ pub(crate) struct Entry {
 }
 
 const _: () = assert!(
-    size_of::<Entry>() + 8 <= 80,
+    size_of::<Entry>() + 8 <= 88,
     "with its share of the tree an entry stays below 128 bytes"
 );
+
+impl Kind {
+    /// The part of a stack above its lowest one: it has nothing left to grow by.
+    pub(crate) const UPPER_STACK: Kind = Kind::Stack { reserve: 0 };
+
+    /// Bytes below that are kept free for growth.
+    pub(crate) fn reserve(self) -> u64 {
+        match self {
+            Kind::Stack { reserve } => reserve,
+            _ => 0,
+        }
+    }
+
+    /// The kind of the upper of two parts.
+    pub(crate) fn of_upper(self) -> Kind {
+        match self {
+            Kind::Stack { .. } => Kind::UPPER_STACK,
+            kind => kind,
+        }
+    }
+
+    /// Whether an entry of this kind can take in one of kind `next` that follows it.
+    fn continues_in(self, next: Kind) -> bool {
+        match (self, next) {
+            (Kind::Normal, Kind::Normal) => true,
+            // What is left for the lower one to grow by is the stack's; the upper one has none.
+            (Kind::Stack { .. }, next) => next == Kind::UPPER_STACK,
+            _ => false,
+        }
+    }
+}
 
 impl Flags {
     /// Copied on write, and not copied yet.
@@ -89,7 +134,7 @@ impl Entry {
         start: VirtAddr(0),
         end: VirtAddr(0),
         offset: 0,
-        stack_reserve: 0,
+        kind: Kind::Normal,
         charge: 0,
         prev: None,
         next: None,
@@ -119,6 +164,14 @@ impl Entry {
         self.flags.intersects(flags)
     }
 
+    /// The map behind the entry, if it is a submap (M06).
+    pub(crate) fn submap(&self) -> Option<SpaceHandle> {
+        match self.kind {
+            Kind::Submap(space) => Some(space),
+            _ => None,
+        }
+    }
+
     pub(crate) fn is_private(&self) -> bool {
         !self.has(Flags::SHARED)
     }
@@ -134,8 +187,7 @@ impl Entry {
             && self.max_prot == next.max_prot
             && self.inherit == next.inherit
             && self.wired == next.wired
-            // What is left for the lower one to grow by is the stack's; the upper one has none.
-            && next.stack_reserve == 0
+            && self.kind.continues_in(next.kind)
             && (self.charge == 0) == (next.charge == 0)
     }
 }

@@ -5,6 +5,7 @@ use super::tree::Query;
 use super::{Edit, Entry, EntryHandle, Flags, Need};
 use crate::object::{ObjectHandle, ObjectId};
 use crate::pager::PagerError;
+use crate::show::Event;
 use crate::slab::{Handle, NoRecords};
 use crate::space::Space;
 use bsdvm_machine::{Machine, Prot, VirtAddr, VirtRange};
@@ -30,12 +31,16 @@ pub enum MapError {
     InvalidArgument,
     /// The range is wired.
     Wired,
+    /// Part of the range is not wired.
+    NotWired,
     /// The pager failed.
     Pager(PagerError),
     /// A page lies beyond the end of its object.
     BeyondEnd,
     /// The space has ended.
     Exiting,
+    /// A submap has part of the range: it says what is there, and stays (M06).
+    Submap,
 }
 
 impl From<NoRecords> for MapError {
@@ -130,10 +135,27 @@ impl<'v, M: Machine> Space<'v, M> {
     ///
     /// Errors: [`MapError::InvalidAddress`] for an empty or wrapping length and a place outside
     /// of the map, [`MapError::Overlap`], [`MapError::NoSpace`], [`MapError::InvalidArgument`]
-    /// for a bad alignment, an unaligned offset or an object that has ended,
+    /// for a bad alignment, an unaligned offset, an object that has ended, or a device that is to
+    /// be private,
     /// [`MapError::Protection`] when `prot` is more than `max_prot`, [`MapError::ChargeLimit`],
-    /// [`MapError::NoMemory`], [`MapError::Exiting`].
+    /// [`MapError::NoMemory`], [`MapError::Exiting`], [`MapError::Submap`].
     pub fn map(self, bytes: u64, place: Placement, what: Mapping) -> Result<VirtAddr, MapError> {
+        let done = self.map_quietly(bytes, place, what);
+        self.vm.trace(|| Event::Map {
+            space: self.id(),
+            bytes,
+            what,
+            outcome: done,
+        });
+        done
+    }
+
+    fn map_quietly(
+        self,
+        bytes: u64,
+        place: Placement,
+        what: Mapping,
+    ) -> Result<VirtAddr, MapError> {
         let page = M::PAGE;
         let len = page
             .round_up(bytes)
@@ -143,6 +165,7 @@ impl<'v, M: Machine> Space<'v, M> {
         let fixed = fixed_range::<M>(place, len)?;
         let mut edit = self.edit(fixed, Need::CLIP.and(1, 0))?;
         let range = edit.place(len, place)?;
+        edit.refuse_submaps(range)?;
         let charge = match (what.backing, what.sharing) {
             (MappingBacking::Object { .. }, Sharing::Shared) => 0,
             _ => page.index(len),
@@ -153,7 +176,9 @@ impl<'v, M: Machine> Space<'v, M> {
             .map_err(|_| MapError::ChargeLimit)?;
         let object = match what.backing {
             MappingBacking::Anonymous => None,
-            MappingBacking::Object { object, .. } if edit.vm.reference(object.0) => Some(object.0),
+            MappingBacking::Object { object, .. } if edit.can_map(object.0, what.sharing) => {
+                Some(object.0)
+            }
             MappingBacking::Object { .. } => {
                 edit.vm.charge.refund(charge);
                 return Err(MapError::InvalidArgument);
@@ -239,6 +264,15 @@ fn new_entry(
 }
 
 impl<M: Machine> Edit<'_, M> {
+    /// Takes a reference to an object that is to be mapped. False when it has ended, and when it is
+    /// a device and writes to it are to go to a copy.
+    fn can_map(&self, object: ObjectHandle, sharing: Sharing) -> bool {
+        if sharing == Sharing::Private && self.vm.lock_object(object).is_device() {
+            return false;
+        }
+        self.vm.reference(object)
+    }
+
     /// Finds where `len` bytes go. Nothing is changed.
     pub(crate) fn place(&self, len: u64, place: Placement) -> Result<VirtRange, MapError> {
         if self.map.exiting {
@@ -282,7 +316,7 @@ impl<M: Machine> Edit<'_, M> {
         let ceiling = |start: u64| match map.tree.floor(&self.vm.map_nodes, start) {
             Some(found) if found.start == start => Handle::from_raw(found.id)
                 .map_or(start, |h: EntryHandle| {
-                    start.saturating_sub(map.get(self.vm, h).stack_reserve)
+                    start.saturating_sub(map.get(self.vm, h).kind.reserve())
                 }),
             _ => start,
         };
@@ -301,10 +335,12 @@ impl<M: Machine> Edit<'_, M> {
         .map(VirtAddr))
     }
 
-    /// Adds an entry to a free range: extends a neighbour where it can (M03).
+    /// Adds an entry to a free range: extends a neighbour where it can (M03), but in maps of the
+    /// kernel, where an entry without an object is addresses alone.
     pub(crate) fn insert(&mut self, mut new: Entry) -> EntryHandle {
         let range = new.range();
         if new.object.is_none()
+            && !self.system
             && let Some(prev) = self.map.find_below(self.vm, new.start)
         {
             let before = self.get(prev);

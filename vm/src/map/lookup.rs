@@ -1,9 +1,9 @@
 //! Look at entries: what is mapped where.
 
 use super::edit::covers;
-use super::entry::{Entry, Flags, Inherit, Sharing};
+use super::entry::{Entry, Flags, Inherit, Kind, Sharing};
 use crate::object::{ObjectHandle, ObjectId};
-use crate::space::Space;
+use crate::space::{Space, SpaceId};
 use bsdvm_machine::{Machine, Prot, VirtAddr, VirtRange};
 
 /// What one entry says, as seen from outside (E04).
@@ -27,12 +27,20 @@ pub struct EntryInfo {
     pub wired: u32,
     /// Whether one of them is the user's.
     pub user_wired: bool,
+    /// Whether what is written goes to a copy of the object that is, or was, another's.
+    pub copy_on_write: bool,
     /// Whether the next write puts a shadow in front of the object.
     pub needs_copy: bool,
+    /// Whether somebody works on the range with the map unlocked (E07).
+    pub in_transition: bool,
+    /// Whether faults bring nothing here: mappings are made by hand (K04).
+    pub no_fault: bool,
     /// Whether the range grows downwards on faults below it.
     pub stack: bool,
     /// By how many bytes it still may.
     pub stack_reserve: u64,
+    /// The map that says what is there, if this is a submap (M06).
+    pub submap: Option<SpaceId>,
     /// The object behind a pager at the end of the chain, and where in it the range begins, in
     /// bytes. The object stays alive only as long as the range is mapped.
     pub file: Option<(ObjectId, u64)>,
@@ -46,7 +54,7 @@ impl<M: Machine> Space<'_, M> {
         Some(self.describe(map.get(self.vm, handle)))
     }
 
-    fn describe(self, entry: &Entry) -> EntryInfo {
+    pub(crate) fn describe(self, entry: &Entry) -> EntryInfo {
         let bytes = |pages: u64| M::PAGE.offset(pages).unwrap_or(u64::MAX);
         let file = entry
             .object
@@ -65,9 +73,13 @@ impl<M: Machine> Space<'_, M> {
             offset: bytes(entry.offset),
             wired: entry.wired,
             user_wired: entry.has(Flags::USER_WIRED),
+            copy_on_write: entry.has(Flags::COPY_ON_WRITE),
             needs_copy: entry.has(Flags::NEEDS_COPY),
-            stack: entry.has(Flags::STACK),
-            stack_reserve: entry.stack_reserve,
+            in_transition: entry.has(Flags::IN_TRANSITION),
+            no_fault: entry.has(Flags::NO_FAULT),
+            stack: matches!(entry.kind, Kind::Stack { .. }),
+            stack_reserve: entry.kind.reserve(),
+            submap: entry.submap().map(SpaceId),
             file: file.map(|(object, offset)| (ObjectId(object), bytes(offset))),
         }
     }
@@ -79,6 +91,11 @@ impl<M: Machine> Space<'_, M> {
 
     /// Whether every page of `range` is mapped and allows `prot` (M10).
     pub fn check_protection(self, range: VirtRange, prot: Prot) -> bool {
+        self.all_entries(range, |entry| entry.prot.contains(prot))
+    }
+
+    /// Whether `range` has no hole and `holds` is true of every entry of it.
+    pub(crate) fn all_entries(self, range: VirtRange, holds: impl Fn(&Entry) -> bool) -> bool {
         let map = self.rec().map.read();
         let mut at = range.start();
         while at < range.end() {
@@ -86,12 +103,17 @@ impl<M: Machine> Space<'_, M> {
                 return false;
             };
             let entry = map.get(self.vm, handle);
-            if !entry.prot.contains(prot) {
+            if !holds(entry) {
                 return false;
             }
             at = entry.end;
         }
         true
+    }
+
+    /// Whether everything mapped from now on is wired.
+    pub(crate) fn wires_all(self) -> bool {
+        self.rec().map.read().wire_future
     }
 
     /// Bytes mapped.
@@ -124,6 +146,6 @@ impl<M: Machine> crate::Vm<M> {
             at = (backing.object, at.1 + backing.offset);
             state = self.lock_backing(backing.object);
         }
-        (!state.is_anonymous()).then_some(at)
+        state.is_paged().then_some(at)
     }
 }

@@ -16,6 +16,7 @@
 //! | `wire.rs` | wire and unwire for the user |
 //! | `clean.rs` | write dirty pages |
 //! | `stack.rs` | stacks and their growth |
+//! | `submap.rs` | hand a range to another map |
 //! | `lookup.rs` | look at entries |
 //!
 //! Locks: [`MapState`] is guarded by the map's lock, rank 20. Faults take it for reading and keep
@@ -33,6 +34,7 @@ mod protect;
 mod remove;
 mod residency;
 mod stack;
+mod submap;
 pub(crate) mod tree;
 mod wire;
 
@@ -41,10 +43,11 @@ use crate::slab::{Handle, Owner};
 use bsdvm_machine::sync::atomic::{AtomicU64, Ordering};
 use bsdvm_machine::{Channel, Machine, VirtAddr, VirtRange};
 pub(crate) use edit::{Edit, Need};
-pub(crate) use entry::{Entry, EntryHandle, Flags};
+pub(crate) use entry::{Entry, EntryHandle, Flags, Kind};
 pub use entry::{Inherit, Sharing};
 pub use insert::{MapError, Mapping, MappingBacking as Backing, Placement};
 pub use lookup::EntryInfo;
+pub use stack::GrowthLimits;
 use tree::Tree;
 
 /// What the lock of a map guards.
@@ -60,6 +63,8 @@ pub(crate) struct MapState {
     pub(crate) frozen: bool,
     /// The space has ended: nothing can be mapped.
     pub(crate) exiting: bool,
+    /// How far stacks may grow.
+    pub(crate) limits: GrowthLimits,
 }
 
 impl MapState {

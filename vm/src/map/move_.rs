@@ -2,7 +2,8 @@
 
 use super::entry::Sharing;
 use super::insert::MappingBacking;
-use super::{Edit, MapError, Mapping, Need, Placement};
+use super::{Edit, Kind, MapError, Mapping, Need, Placement};
+use crate::show::Event;
 use crate::space::Space;
 use bsdvm_machine::{Machine, VirtAddr, VirtRange};
 
@@ -13,9 +14,25 @@ impl<'v, M: Machine> Space<'v, M> {
     /// [`Placement::Replace`] what is there goes; the place may not overlap `from`.
     ///
     /// Errors: [`MapError::Hole`], [`MapError::InvalidAddress`], [`MapError::Overlap`],
-    /// [`MapError::NoSpace`], [`MapError::NoMemory`], [`MapError::ChargeLimit`]; nothing is
-    /// changed then.
+    /// [`MapError::NoSpace`], [`MapError::NoMemory`], [`MapError::ChargeLimit`],
+    /// [`MapError::Submap`]; nothing is changed then.
     pub fn move_(
+        self,
+        from: VirtRange,
+        bytes: u64,
+        place: Placement,
+    ) -> Result<VirtAddr, MapError> {
+        let done = self.move_quietly(from, bytes, place);
+        self.vm.trace(|| Event::Move {
+            space: self.id(),
+            from,
+            bytes,
+            outcome: done,
+        });
+        done
+    }
+
+    fn move_quietly(
         self,
         from: VirtRange,
         bytes: u64,
@@ -32,10 +49,12 @@ impl<'v, M: Machine> Space<'v, M> {
         if !edit.covers(from) {
             return Err(MapError::Hole);
         }
+        edit.refuse_submaps(from)?;
         let to = edit.place(len, place)?;
         if to.overlaps(from) || !M::PAGE.is_aligned(to.start()) {
             return Err(MapError::InvalidAddress);
         }
+        edit.refuse_submaps(to)?;
         let more = edit.more_after(from, len)?;
         if let Some(more) = more {
             edit.take_for(more)?;
@@ -128,10 +147,10 @@ impl<M: Machine> Edit<'_, M> {
             .and_then(|o| self.vm.bottom_file(o, entry.index_of::<M>(from.end())));
         let mut more = super::Entry {
             wired: 0,
-            stack_reserve: 0,
+            kind: Kind::Normal,
             charge: M::PAGE.index(grow),
             object: None,
-            flags: entry.flags - super::Flags::USER_WIRED - super::Flags::STACK,
+            flags: entry.flags - super::Flags::USER_WIRED,
             ..entry
         };
         match (file, entry.object) {
@@ -179,8 +198,7 @@ impl<M: Machine> Edit<'_, M> {
             entry.start = VirtAddr(to.0 + below);
             entry.end = VirtAddr(to.0 + below + len);
             // A stack that moved does not grow where it is now.
-            entry.stack_reserve = 0;
-            entry.flags -= super::Flags::STACK;
+            entry.kind = Kind::Normal;
             self.link(entry);
         }
     }

@@ -1,6 +1,7 @@
 //! Protect (M07): all or nothing against the maximum protection.
 
 use super::{MapError, Need};
+use crate::show::Verb;
 use crate::space::Space;
 use bsdvm_machine::{Machine, Prot, VirtRange};
 
@@ -17,16 +18,21 @@ impl<M: Machine> Space<'_, M> {
     /// writable here.
     ///
     /// Errors: [`MapError::Protection`] when an entry's maximum does not allow it, and
-    /// [`MapError::InvalidAddress`], [`MapError::NoMemory`]; nothing is changed then.
+    /// [`MapError::InvalidAddress`], [`MapError::Submap`], [`MapError::NoMemory`]; nothing is
+    /// changed then.
     pub fn protect(self, range: VirtRange, prot: Prot) -> Result<(), MapError> {
-        self.set_prot(range, prot, Which::Now)
+        let done = self.set_prot(range, prot, Which::Now);
+        self.trace_change(Verb::Protect(prot), range, &done);
+        done
     }
 
     /// Lowers what `range` can ever allow, and what it allows now (M07, `set_max`).
     ///
     /// Errors: as for [`Space::protect`].
     pub fn protect_max(self, range: VirtRange, prot: Prot) -> Result<(), MapError> {
-        self.set_prot(range, prot, Which::Maximum)
+        let done = self.set_prot(range, prot, Which::Maximum);
+        self.trace_change(Verb::ProtectMax(prot), range, &done);
+        done
     }
 
     fn set_prot(self, range: VirtRange, prot: Prot, which: Which) -> Result<(), MapError> {
@@ -35,6 +41,7 @@ impl<M: Machine> Space<'_, M> {
         }
         let mut edit = self.edit(VirtRange::default(), Need::CLIP)?;
         let range = range.intersect(edit.map.range);
+        edit.refuse_submaps(range)?;
         let mut allowed = true;
         edit.each(range, |edit, handle| {
             allowed &= edit.get(handle).max_prot.contains(prot);

@@ -1,11 +1,47 @@
 //! Stacks: room for the maximum, memory for what is used (S08, S09).
 
-use super::{Edit, Entry, EntryHandle, Flags, Inherit, MapError, Need};
+use super::{Edit, Entry, EntryHandle, Inherit, Kind, MapError, Need};
+use crate::show::Verb;
 use crate::space::Space;
 use bsdvm_machine::{Machine, Prot, VirtAddr, VirtRange};
 
 /// How much a stack grows at a time, in pages, where there is room.
 const GROWTH_PAGES: u64 = 32;
+
+/// How far the stacks of a space may grow, in bytes; what is over whole pages does not count.
+/// Kept by the space, as stacks grow on accesses that are nobody's call: they hold for each.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct GrowthLimits {
+    /// The most that one stack may have mapped.
+    pub stack: u64,
+    /// The most that the space may have mapped after growth.
+    pub space: u64,
+}
+
+impl GrowthLimits {
+    /// No limits.
+    pub const NONE: GrowthLimits = GrowthLimits {
+        stack: u64::MAX,
+        space: u64::MAX,
+    };
+
+    /// How much a stack that has `stack` bytes may grow by in a space of `space` bytes.
+    fn room<M: Machine>(self, stack: u64, space: u64) -> u64 {
+        let whole = |limit: u64, used: u64| {
+            let pages = M::PAGE.index(limit).saturating_sub(M::PAGE.index(used));
+            M::PAGE.offset(pages).unwrap_or(u64::MAX)
+        };
+        whole(self.stack, stack).min(whole(self.space, space))
+    }
+}
+
+/// What a stack has grown by.
+struct Grown {
+    range: VirtRange,
+    /// What it could grow by before.
+    reserve: u64,
+    wire: bool,
+}
 
 impl<'v, M: Machine> Space<'v, M> {
     /// Makes a stack that ends at `top`: maps `initial` bytes and keeps the rest of `max` bytes
@@ -13,8 +49,23 @@ impl<'v, M: Machine> Space<'v, M> {
     ///
     /// Errors: [`MapError::Overlap`] when the whole of it is not free,
     /// [`MapError::InvalidAddress`], [`MapError::NoMemory`], [`MapError::ChargeLimit`],
-    /// [`MapError::Exiting`].
+    /// [`MapError::Exiting`]; those of [`Space::wire`] where everything mapped is wired. Nothing is
+    /// mapped then.
     pub fn stack(
+        self,
+        top: VirtAddr,
+        max: u64,
+        initial: u64,
+        prot: Prot,
+    ) -> Result<VirtRange, MapError> {
+        let done = self.stack_quietly(top, max, initial, prot);
+        let range = done.ok().or_else(|| VirtRange::new(top, top));
+        let outcome = done.map(|_| ());
+        self.trace_change(Verb::Stack(prot), range.unwrap_or_default(), &outcome);
+        done
+    }
+
+    fn stack_quietly(
         self,
         top: VirtAddr,
         max: u64,
@@ -43,38 +94,71 @@ impl<'v, M: Machine> Space<'v, M> {
             start,
             end: top,
             charge,
-            flags: Flags::STACK,
             prot,
             max_prot: Prot::ALL,
             inherit: Inherit::Copy,
-            stack_reserve: max - initial,
+            kind: Kind::Stack {
+                reserve: max - initial,
+            },
             ..Entry::VACANT
         });
         let wire = edit.map.wire_future;
         drop(edit);
         let range = VirtRange::new(start, top).unwrap_or_default();
         if wire {
-            self.wire(range)?;
+            self.wire(range).inspect_err(|_| {
+                let _ = self.remove(range);
+            })?;
         }
         Ok(range)
     }
 
+    /// Sets how far stacks may grow from now on (S09). A child inherits it.
+    pub fn set_growth_limits(self, limits: GrowthLimits) {
+        self.write_map().limits = limits;
+    }
+
     /// Grows the stack whose reserve `va` lies in so far that it holds `va`, by the growth unit
     /// where there is room (S09). True when there is something mapped at `va` now, false when no
-    /// stack can grow there.
+    /// stack can grow there. What was grown is wired, with the map unlocked, where everything
+    /// mapped is.
     ///
-    /// Errors: those of [`Space::stack`].
+    /// Errors: [`MapError::NoSpace`] when the limits forbid it ([`Space::set_growth_limits`]),
+    /// otherwise those of [`Space::stack`]; the stack is as it was then.
     pub fn grow_stack(self, va: VirtAddr) -> Result<bool, MapError> {
-        let Some((range, wire)) = self.grow_stack_entry(va)? else {
+        let Some(grown) = self.grow_stack_entry(va)? else {
             return Ok(self.covered(one_page::<M>(va)));
         };
-        if wire {
-            self.wire(range)?;
+        self.trace_change(Verb::Grow, grown.range, &Ok(()));
+        if grown.wire
+            && let Err(e) = self.wire(grown.range)
+        {
+            self.undo_growth(&grown);
+            return Err(e);
         }
         Ok(true)
     }
 
-    fn grow_stack_entry(self, va: VirtAddr) -> Result<Option<(VirtRange, bool)>, MapError> {
+    /// Takes away what a stack has grown by, unless it has grown further since.
+    fn undo_growth(self, grown: &Grown) {
+        let range = grown.range;
+        let Ok(mut edit) = self.edit(range, Need::CLIP) else {
+            return;
+        };
+        let lowest = edit.map.find(edit.vm, range.start());
+        if lowest.is_none_or(|handle| edit.get(handle).start != range.start()) {
+            return;
+        }
+        edit.clip_range(range);
+        edit.delete_clipped(range);
+        if let Some(handle) = edit.map.find(edit.vm, range.end()) {
+            edit.get_mut(handle).kind = Kind::Stack {
+                reserve: grown.reserve,
+            };
+        }
+    }
+
+    fn grow_stack_entry(self, va: VirtAddr) -> Result<Option<Grown>, MapError> {
         if self.stack_above(va).is_none() {
             return Ok(None);
         }
@@ -90,11 +174,18 @@ impl<'v, M: Machine> Space<'v, M> {
             .map
             .find_below(edit.vm, entry.start)
             .map_or(edit.map.range.start(), |h| edit.get(h).end);
-        let room = entry.start.bytes_above(floor).min(entry.stack_reserve);
+        let room = entry.start.bytes_above(floor).min(entry.kind.reserve());
         if edit.map.exiting || least > room {
             return Ok(None);
         }
-        let grow = least.max(unit).min(room);
+        let allowed = edit
+            .map
+            .limits
+            .room::<M>(edit.stack_size(handle), edit.map.bytes);
+        if least > allowed {
+            return Err(MapError::NoSpace);
+        }
+        let grow = least.max(unit).min(room).min(allowed);
         let charge = page.index(grow);
         edit.vm
             .charge
@@ -102,28 +193,33 @@ impl<'v, M: Machine> Space<'v, M> {
             .map_err(|_| MapError::ChargeLimit)?;
         let start = VirtAddr(entry.start.0 - grow);
         let range = VirtRange::new(start, entry.start).unwrap_or_default();
-        edit.get_mut(handle).stack_reserve = 0;
+        edit.get_mut(handle).kind = Kind::UPPER_STACK;
         edit.link(Entry {
             start,
             end: entry.start,
             charge,
-            flags: Flags::STACK,
             prot: entry.prot,
             max_prot: entry.max_prot,
             inherit: entry.inherit,
-            stack_reserve: room - grow,
+            kind: Kind::Stack {
+                reserve: room - grow,
+            },
             ..Entry::VACANT
         });
         let wire = edit.map.wire_future;
         edit.simplify(range);
-        Ok(Some((range, wire)))
+        Ok(Some(Grown {
+            range,
+            reserve: entry.kind.reserve(),
+            wire,
+        }))
     }
 
     fn stack_above(self, va: VirtAddr) -> Option<Entry> {
         let map = self.rec().map.read();
         let handle = map.find_at_or_above(self.vm, va)?;
         let entry = *map.get(self.vm, handle);
-        (entry.start.bytes_above(va) <= entry.stack_reserve && va < entry.start).then_some(entry)
+        (entry.start.bytes_above(va) <= entry.kind.reserve() && va < entry.start).then_some(entry)
     }
 }
 
@@ -133,10 +229,23 @@ fn one_page<M: Machine>(va: VirtAddr) -> VirtRange {
 }
 
 impl<M: Machine> Edit<'_, M> {
+    /// Bytes of the stack whose lowest entry is `lowest`.
+    fn stack_size(&self, lowest: EntryHandle) -> u64 {
+        let first = self.get(lowest);
+        let mut last = first;
+        while let Some(next) = last.next.map(|next| self.get(next))
+            && next.start == last.end
+            && next.kind == Kind::UPPER_STACK
+        {
+            last = next;
+        }
+        last.end.bytes_above(first.start)
+    }
+
     fn stack_above(&self, va: VirtAddr) -> Option<(EntryHandle, Entry)> {
         let handle = self.map.find_at_or_above(self.vm, va)?;
         let entry = self.get(handle);
-        (va < entry.start && entry.start.bytes_above(va) <= entry.stack_reserve)
+        (va < entry.start && entry.start.bytes_above(va) <= entry.kind.reserve())
             .then_some((handle, entry))
     }
 }

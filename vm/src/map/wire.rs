@@ -1,13 +1,24 @@
-//! Wire and unwire for the user (W01): the pages of a range stay in memory.
+//! Wire and unwire (W01–W03): the pages of a range stay in memory.
 //!
-//! The range is marked in transition, the map is unlocked, the pages are faulted in and wired one
+//! An entry counts its wirings: the user's at most once, the kernel's each. The pages of an entry
+//! are wired by the first of them and let go by the last. The range is marked in transition, the map is unlocked, the pages are faulted in and wired one
 //! by one, and the mark is taken away. Whoever fails half-way takes back what this call did and
 //! nothing else.
 
 use super::{Edit, Entry, EntryHandle, Flags, MapError, Need, map_channel};
 use crate::fault::{FaultError, Purpose};
+use crate::show::Verb;
 use crate::space::Space;
 use bsdvm_machine::{Access, Machine, Prot, VirtAddr, VirtRange};
+
+/// Who wires.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wirer {
+    /// Once, however often.
+    User,
+    /// Each time.
+    Kernel,
+}
 
 impl<'v, M: Machine> Space<'v, M> {
     /// Wires `range`, a range of whole pages without a hole, for its user (W01). A range that is
@@ -19,6 +30,39 @@ impl<'v, M: Machine> Space<'v, M> {
     /// [`MapError::Pager`], [`MapError::BeyondEnd`]; what this call did is undone then, and
     /// nothing else.
     pub fn wire(self, range: VirtRange) -> Result<(), MapError> {
+        let done = self.wire_for(range, Wirer::User);
+        self.trace_change(Verb::Wire, range, &done);
+        done
+    }
+
+    /// Wires `range`, a range of whole pages without a hole, once more for the kernel (W02):
+    /// wirings are counted, and each is ended by an [`Space::unwire_kernel`] of its own.
+    ///
+    /// Errors: those of [`Space::wire`]; what this call did is undone then, and nothing else.
+    pub fn wire_kernel(self, range: VirtRange) -> Result<(), MapError> {
+        self.wire_for(range, Wirer::Kernel)
+    }
+
+    /// Counts one wiring of the kernel for `range`, a range of whole pages without a hole, and
+    /// brings no page in: the caller does that, and each page is wired when it is touched (W03).
+    ///
+    /// Errors: [`MapError::Hole`], [`MapError::InvalidAddress`], [`MapError::Submap`],
+    /// [`MapError::NoMemory`], and [`MapError::Wired`] when part of the range is wired already;
+    /// nothing is changed then.
+    pub fn wire_quick(self, range: VirtRange) -> Result<(), MapError> {
+        let mut edit = self.edit_covered(range)?;
+        let mut wired = false;
+        edit.each(range, |edit, handle| wired |= edit.get(handle).wired > 0);
+        if wired {
+            return Err(MapError::Wired);
+        }
+        edit.clip_range(range);
+        edit.each(range, |edit, handle| edit.get_mut(handle).wired = 1);
+        edit.simplify(range);
+        Ok(())
+    }
+
+    fn wire_for(self, range: VirtRange, who: Wirer) -> Result<(), MapError> {
         if !M::PAGE.is_aligned_range(range) {
             return Err(MapError::InvalidAddress);
         }
@@ -29,6 +73,7 @@ impl<'v, M: Machine> Space<'v, M> {
             if !edit.covers(range) {
                 return Err(MapError::Hole);
             }
+            edit.refuse_submaps(range)?;
             let mut count = 0;
             edit.each(range, |_, _| count += 1);
             if count <= entries {
@@ -37,11 +82,11 @@ impl<'v, M: Machine> Space<'v, M> {
             entries = count;
         };
         edit.clip_range(range);
-        edit.each(range, |edit, handle| edit.begin_wiring(handle));
+        edit.each(range, |edit, handle| edit.begin_wiring(handle, who));
         drop(edit);
         let result = self.wire_pages(range);
         let upto = result.map_or_else(|(at, _)| at, |()| range.end());
-        self.end_wiring(range, upto, result.is_err());
+        self.end_wiring(range, upto, result.is_err().then_some(who));
         result.map_err(|(_, why)| match why {
             FaultError::Pager(e) => MapError::Pager(e),
             FaultError::BeyondEnd => MapError::BeyondEnd,
@@ -50,32 +95,57 @@ impl<'v, M: Machine> Space<'v, M> {
         })
     }
 
-    /// Ends the user's wiring of `range`, a range of whole pages. What is not wired stays so.
+    /// Ends the user's wiring of `range`, a range of whole pages.
     ///
-    /// Errors: [`MapError::Hole`], [`MapError::InvalidAddress`], [`MapError::NoMemory`]; nothing
-    /// is changed then.
+    /// Errors: [`MapError::NotWired`] when the user has not wired all of it, [`MapError::Hole`],
+    /// [`MapError::InvalidAddress`], [`MapError::Submap`], [`MapError::NoMemory`]; nothing is
+    /// changed then.
     pub fn unwire(self, range: VirtRange) -> Result<(), MapError> {
-        if !M::PAGE.is_aligned_range(range) {
-            return Err(MapError::InvalidAddress);
-        }
-        let mut edit = self.edit(range, Need::CLIP)?;
-        if !edit.covers(range) {
-            return Err(MapError::Hole);
+        let done = self.unwire_for(range, Wirer::User);
+        self.trace_change(Verb::Unwire, range, &done);
+        done
+    }
+
+    /// Ends one of the kernel's wirings of `range`, a range of whole pages (W02).
+    ///
+    /// Errors: [`MapError::NotWired`] when the kernel has not wired all of it, and those of
+    /// [`Space::unwire`]; nothing is changed then.
+    pub fn unwire_kernel(self, range: VirtRange) -> Result<(), MapError> {
+        self.unwire_for(range, Wirer::Kernel)
+    }
+
+    fn unwire_for(self, range: VirtRange, who: Wirer) -> Result<(), MapError> {
+        let mut edit = self.edit_covered(range)?;
+        let mut wired = true;
+        edit.each(range, |edit, handle| {
+            wired &= edit.get(handle).is_wired_by(who);
+        });
+        if !wired {
+            return Err(MapError::NotWired);
         }
         edit.clip_range(range);
         edit.each(range, |edit, handle| {
             let entry = edit.get(handle);
-            if entry.has(Flags::USER_WIRED) {
-                if entry.wired == 1 {
-                    edit.unwire_pages(&entry);
-                }
-                let entry = edit.get_mut(handle);
-                entry.flags -= Flags::USER_WIRED;
-                entry.wired -= 1;
+            if entry.wired == 1 {
+                edit.unwire_pages(&entry);
             }
+            edit.get_mut(handle).take_wiring(who);
         });
         edit.simplify(range);
         Ok(())
+    }
+
+    /// Locks the map to change the entries of `range`, which has no hole and no submap.
+    fn edit_covered(self, range: VirtRange) -> Result<Edit<'v, M>, MapError> {
+        if !M::PAGE.is_aligned_range(range) {
+            return Err(MapError::InvalidAddress);
+        }
+        let edit = self.edit(range, Need::CLIP)?;
+        if !edit.covers(range) {
+            return Err(MapError::Hole);
+        }
+        edit.refuse_submaps(range)?;
+        Ok(edit)
     }
 
     /// Whether everything mapped from now on is wired (W04).
@@ -105,9 +175,9 @@ impl<'v, M: Machine> Space<'v, M> {
         Ok(())
     }
 
-    /// Ends the transition. After a failure the entries that were being wired are not wired, and
-    /// their pages below `upto` are given back.
-    fn end_wiring(self, range: VirtRange, upto: VirtAddr, failed: bool) {
+    /// Ends the transition. After a failure of `failed` the wirings that were counted are taken
+    /// back, and the pages below `upto` that were wired are given back.
+    fn end_wiring(self, range: VirtRange, upto: VirtAddr, failed: Option<Wirer>) {
         let mut map = self.write_map();
         let mut wake = false;
         let mut at = map.find_at_or_above(self.vm, range.start());
@@ -118,18 +188,19 @@ impl<'v, M: Machine> Space<'v, M> {
             }
             at = entry.next;
             wake |= entry.has(Flags::NEEDS_WAKEUP);
-            let undo = failed && entry.has(Flags::WIRING);
-            if undo {
+            if failed.is_some() && entry.has(Flags::WIRING) {
                 let mut done = entry;
                 done.end = entry.end.min(upto).max(entry.start);
                 self.vm.unwire_entry_pages(&done);
             }
             let entry = map.get_mut(self.vm, handle);
-            entry.flags -= Flags::IN_TRANSITION | Flags::NEEDS_WAKEUP | Flags::WIRING;
-            if undo {
-                entry.flags -= Flags::USER_WIRED;
-                entry.wired -= 1;
+            if let Some(who) = failed
+                && entry.has(Flags::COUNTED)
+            {
+                entry.take_wiring(who);
             }
+            entry.flags -= Flags::IN_TRANSITION | Flags::NEEDS_WAKEUP;
+            entry.flags -= Flags::WIRING | Flags::COUNTED;
         }
         self.rec().stamp.bump();
         drop(map);
@@ -157,11 +228,29 @@ fn wanted_access(entry: &Entry) -> Access {
     }
 }
 
+impl Entry {
+    fn is_wired_by(&self, who: Wirer) -> bool {
+        let user = u32::from(self.has(Flags::USER_WIRED));
+        match who {
+            Wirer::User => user > 0,
+            Wirer::Kernel => self.wired > user,
+        }
+    }
+
+    /// Takes one wiring back.
+    fn take_wiring(&mut self, who: Wirer) {
+        self.wired -= 1;
+        if who == Wirer::User {
+            self.flags -= Flags::USER_WIRED;
+        }
+    }
+}
+
 impl<M: Machine> Edit<'_, M> {
     /// Marks an entry for wiring: in transition, counted, with an object and shadow of its own.
-    fn begin_wiring(&mut self, handle: EntryHandle) {
+    fn begin_wiring(&mut self, handle: EntryHandle, who: Wirer) {
         let entry = self.get(handle);
-        if !entry.has(Flags::USER_WIRED) {
+        if who == Wirer::Kernel || !entry.has(Flags::USER_WIRED) {
             if entry.wired == 0 {
                 if entry.has(Flags::NEEDS_COPY) && entry.prot.contains(Prot::WRITE) {
                     self.make_shadow(handle);
@@ -172,7 +261,10 @@ impl<M: Machine> Edit<'_, M> {
             }
             let entry = self.get_mut(handle);
             entry.wired += 1;
-            entry.flags |= Flags::USER_WIRED;
+            entry.flags |= Flags::COUNTED;
+            if who == Wirer::User {
+                entry.flags |= Flags::USER_WIRED;
+            }
         }
         self.get_mut(handle).flags |= Flags::IN_TRANSITION;
     }

@@ -4,11 +4,12 @@
 use super::life::MOST_OF_CALLERS;
 use super::limbo::Limbo;
 use super::radix::Slot;
-use super::{Kind, ObjectHandle};
+use super::{Kind, ObjectHandle, ObjectState};
 use crate::Vm;
 use crate::fault::{FrameBytes, Touch};
 use crate::page::{Bits, Queue};
 use crate::pager::{Pager, PagerError};
+use crate::show::{Event, Store};
 use crate::slab::NoRecords;
 use bsdvm_machine::{Frame, Machine, Pmap, Usage};
 
@@ -38,6 +39,10 @@ pub enum ObjectError {
     Pager(PagerError),
     /// The limit on reservations would be passed.
     ChargeLimit,
+    /// The place lies beyond the end of the object.
+    BeyondEnd,
+    /// The object is a device, which has no pages.
+    Device,
 }
 
 impl From<NoRecords> for ObjectError {
@@ -48,8 +53,8 @@ impl From<NoRecords> for ObjectError {
 
 /// One object of a VM, to work with. The caller has a reference to it meanwhile.
 pub struct Object<'v, M: Machine> {
-    vm: &'v Vm<M>,
-    handle: ObjectHandle,
+    pub(super) vm: &'v Vm<M>,
+    pub(super) handle: ObjectHandle,
 }
 
 impl<M: Machine> Clone for Object<'_, M> {
@@ -92,10 +97,14 @@ impl<M: Machine> Vm<M> {
     }
 }
 
-impl<M: Machine> Object<'_, M> {
+impl<'v, M: Machine> Object<'v, M> {
     /// The id.
     pub fn id(self) -> ObjectId {
         ObjectId(self.handle)
+    }
+
+    pub(crate) fn vm(self) -> &'v Vm<M> {
+        self.vm
     }
 
     /// One reference more. False when the object has ended or its count is full.
@@ -127,7 +136,7 @@ impl<M: Machine> Object<'_, M> {
     /// Sets the size in bytes (O06). What lies beyond goes, in memory and in translations; the
     /// rest of the last page becomes zero.
     ///
-    /// Errors: [`ObjectError::ChargeLimit`] for an anonymous object that grows, and
+    /// Errors: [`ObjectError::ChargeLimit`] for an anonymous or physical object that grows, and
     /// [`ObjectError::NoMemory`] and [`ObjectError::Pager`] when the last page is on swap and
     /// cannot be had; nothing is changed then.
     pub fn set_size(self, bytes: u64) -> Result<(), ObjectError> {
@@ -157,7 +166,7 @@ impl<M: Machine> Object<'_, M> {
                 }
                 _ => {}
             }
-            if state.is_anonymous() {
+            if state.is_memory() {
                 let old = state.size::<M>();
                 if end > old {
                     vm.charge
@@ -172,6 +181,10 @@ impl<M: Machine> Object<'_, M> {
             }
             state.bytes = bytes;
             vm.remove_pages(&mut state, end, u64::MAX, &mut limbo);
+            if state.is_device() {
+                drop(state);
+                vm.revoke(self.handle, end, u64::MAX, &mut limbo);
+            }
             return Ok(());
         }
     }
@@ -282,10 +295,14 @@ impl<M: Machine> Vm<M> {
     pub(crate) fn unwire_page(&self, object: ObjectHandle, index: u64) {
         let mut index = index;
         let mut state = self.lock_object(object);
+        if state.is_kernel() {
+            // Wired as long as they are there.
+            return;
+        }
         loop {
             if let Some(slot) = state.pages.get(&self.page_nodes, index) {
                 if let Slot::Resident(frame) = slot {
-                    self.unwire_frame(frame);
+                    self.unwire_frame(frame, &state);
                 }
                 return;
             }
@@ -296,10 +313,10 @@ impl<M: Machine> Vm<M> {
     }
 
     /// Gives back one wiring of a page; with the last one page-out may have it again. Under the
-    /// lock of the page's object.
-    pub(crate) fn unwire_frame(&self, frame: Frame) {
+    /// lock of the page's object. What the object itself wires stays wired.
+    pub(crate) fn unwire_frame(&self, frame: Frame, state: &ObjectState) {
         let page = self.frames.page(frame);
-        if page.wired() > 0 && page.unwire() == 0 {
+        if page.wired() > state.own_wirings() && page.unwire() == 0 {
             self.queues.put(&self.frames, frame, Queue::Active);
         }
     }
@@ -357,6 +374,7 @@ impl<M: Machine> Vm<M> {
         let mut limbo = Limbo::new(self);
         let state = self.lock_object(object);
         let Kind::Paged(pager) = state.kind else {
+            // Neither memory nor a device is written anywhere.
             return None;
         };
         let (index, slot) = state.pages.next(&self.page_nodes, at)?;
@@ -383,7 +401,7 @@ impl<M: Machine> Vm<M> {
         drop(state);
         limbo.be_quiet();
         limbo.settle();
-        let result = self.put_page(pager, index, frame, bytes);
+        let result = self.put_page(object, pager, index, frame, bytes);
         let _state = self.lock_object(object);
         if result.is_err() {
             page.set(Bits::DIRTY);
@@ -397,6 +415,7 @@ impl<M: Machine> Vm<M> {
     /// Writes one busy page, cut to an object of `bytes` bytes. No lock is held.
     pub(crate) fn put_page(
         &self,
+        object: ObjectHandle,
         pager: Pager,
         index: u64,
         frame: Frame,
@@ -413,7 +432,14 @@ impl<M: Machine> Vm<M> {
             frame,
         };
         self.counters.page_out.bump();
-        pager.ops.put(pager.cookie, offset, &page, len as usize)
+        let result = pager.ops.put(pager.cookie, offset, &page, len as usize);
+        self.trace(|| Event::PageOut {
+            object: ObjectId(object),
+            offset,
+            to: Store::Pager,
+            outcome: result,
+        });
+        result
     }
 
     /// Drops the pages of `[first, end)` that are clean, not busy and not wired.

@@ -33,6 +33,8 @@ impl<M: Machine> Vm<M> {
                 shadow_count: 0,
                 one_mapping: false,
                 charge: 0,
+                revokes: 0,
+                counted: 0,
             }),
         }
     }
@@ -81,7 +83,7 @@ impl<M: Machine> Vm<M> {
         self.new_object(from, Kind::Paged(pager), bytes, 0)
     }
 
-    fn new_object(
+    pub(crate) fn new_object(
         &self,
         from: &mut Reservation<'_, M, ObjectRec<M>>,
         kind: Kind,
@@ -99,6 +101,7 @@ impl<M: Machine> Vm<M> {
         state.shadow_count = 0;
         state.one_mapping = matches!(kind, Kind::Anonymous);
         state.charge = charge;
+        state.revokes += 1;
         rec.refs.store(1, Ordering::Release);
         handle
     }
@@ -144,7 +147,7 @@ impl<M: Machine> Vm<M> {
     /// caller's to release.
     fn end(&self, object: ObjectHandle, limbo: &mut Limbo<'_, M>) -> Option<ObjectHandle> {
         let mut state = self.lock_object(object);
-        if matches!(state.kind, Kind::Paged(_)) {
+        if matches!(state.kind, Kind::Paged(_) | Kind::Device(..)) {
             drop(state);
             limbo.add_dead(object);
             return None;
@@ -165,7 +168,7 @@ impl<M: Machine> Vm<M> {
         let _ = self.clean_pages(object, 0, u64::MAX);
         let mut limbo = Limbo::new(self);
         let mut state = self.lock_object(object);
-        let Kind::Paged(pager) = state.kind else {
+        let (Kind::Paged(pager) | Kind::Device(pager, _)) = state.kind else {
             return;
         };
         self.drain(&mut state, &mut limbo);

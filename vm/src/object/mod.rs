@@ -9,6 +9,8 @@
 //! | `shadow.rs` | chains: shadow, collapse, bypass, split; their only editor |
 //! | `limbo.rs` | what has left and waits for a flush |
 //! | `io.rs` | read, write, size and clean: objects used directly |
+//! | `grab.rs` | a page of an object in the hands of a caller |
+//! | `device.rs` | devices and physical memory |
 //!
 //! A chain is read from the front: a page that the front object lacks is looked for in its
 //! backing object, and so on. An object's references are those of map entries, of the objects
@@ -18,6 +20,8 @@
 //! Locks: every field of [`ObjectState`] is guarded by the object's lock. Locks of a chain are
 //! taken front before backing. `sibling_*` are guarded by the lock of the backing object.
 
+pub(crate) mod device;
+pub(crate) mod grab;
 pub(crate) mod io;
 pub(crate) mod life;
 pub(crate) mod limbo;
@@ -30,6 +34,7 @@ use crate::pager::Pager;
 use crate::slab::Handle;
 use bsdvm_machine::Machine;
 use bsdvm_machine::sync::atomic::AtomicU32;
+pub use grab::Grabbed;
 pub use io::{Object, ObjectError, ObjectId};
 use radix::Radix;
 
@@ -61,6 +66,44 @@ pub(crate) enum Kind {
     Anonymous,
     /// Pages come from a pager and go back to it.
     Paged(Pager),
+    /// Zero-filled and wired: never paged out.
+    Physical,
+    /// Has no pages: shows frames that a pager names.
+    Device(Pager, Owned),
+    /// Memory of the kernel itself: zero-filled, wired as long as it is there, entered by hand, so
+    /// that no translation of it is ever dropped. Its index is the address above the lowest
+    /// address of the kernel, and no two entries show the same page.
+    Kernel,
+}
+
+/// Whose the frames are that a device shows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Owned {
+    /// Nobody's here: they lie beyond the VM's.
+    Elsewhere,
+    /// The VM's: who maps them is recorded.
+    Here,
+}
+
+/// What an object is, as seen from outside (O01).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ObjectKind {
+    /// Zero-filled; nothing of it is on swap.
+    Default,
+    /// Zero-filled; part of it is on swap.
+    Swap,
+    /// Behind a pager.
+    Vnode,
+    /// Frames beyond those of the VM.
+    Device,
+    /// Wired frames of the VM, which somebody else owns.
+    ManagedDevice,
+    /// Zero-filled and wired.
+    Physical,
+    /// Memory of the kernel itself.
+    Kernel,
+    /// Ending.
+    Dead,
 }
 
 /// The object behind another, and where in it the other's page 0 lies.
@@ -85,11 +128,68 @@ pub(crate) struct ObjectState {
     pub(crate) one_mapping: bool,
     /// Pages of reservation that the object carries.
     pub(crate) charge: u64,
+    /// How often the translations of a device were revoked, and how often the record was used: an
+    /// answer of a device that is older is worth nothing.
+    pub(crate) revokes: u64,
+    /// The last count that saw the object ([`crate::space::Counts`]).
+    pub(crate) counted: u64,
+}
+
+impl core::fmt::Display for ObjectKind {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            ObjectKind::Default => "default",
+            ObjectKind::Swap => "swap",
+            ObjectKind::Vnode => "vnode",
+            ObjectKind::Device => "device",
+            ObjectKind::ManagedDevice => "managed device",
+            ObjectKind::Physical => "physical",
+            ObjectKind::Kernel => "kernel",
+            ObjectKind::Dead => "dead",
+        })
+    }
 }
 
 impl ObjectState {
+    /// The kind as others see it.
+    pub(crate) fn seen_kind(&self) -> ObjectKind {
+        match self.kind {
+            Kind::Dead => ObjectKind::Dead,
+            Kind::Anonymous if self.pages.swapped > 0 => ObjectKind::Swap,
+            Kind::Anonymous => ObjectKind::Default,
+            Kind::Paged(_) => ObjectKind::Vnode,
+            Kind::Physical => ObjectKind::Physical,
+            Kind::Kernel => ObjectKind::Kernel,
+            Kind::Device(_, Owned::Elsewhere) => ObjectKind::Device,
+            Kind::Device(_, Owned::Here) => ObjectKind::ManagedDevice,
+        }
+    }
+
     pub(crate) fn is_anonymous(&self) -> bool {
         matches!(self.kind, Kind::Anonymous)
+    }
+
+    /// Whether contents are the object's alone, so that a copy of it is a copy of its pages.
+    pub(crate) fn is_memory(&self) -> bool {
+        matches!(self.kind, Kind::Anonymous | Kind::Physical)
+    }
+
+    /// Whether the object shows frames of a device.
+    pub(crate) fn is_device(&self) -> bool {
+        matches!(self.kind, Kind::Device(..))
+    }
+
+    /// Wirings that each page has for the object's own sake.
+    pub(crate) fn own_wirings(&self) -> u32 {
+        u32::from(matches!(self.kind, Kind::Physical | Kind::Kernel))
+    }
+
+    pub(crate) fn is_paged(&self) -> bool {
+        matches!(self.kind, Kind::Paged(_))
+    }
+
+    pub(crate) fn is_kernel(&self) -> bool {
+        matches!(self.kind, Kind::Kernel)
     }
 
     /// The size in pages, rounded up.

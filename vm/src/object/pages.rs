@@ -4,7 +4,7 @@ use super::limbo::Limbo;
 use super::radix::{self, Slot};
 use super::{ObjectHandle, ObjectState};
 use crate::Vm;
-use crate::page::{Bits, Queue, busy_channel};
+use crate::page::{Bits, Class, Queue, busy_channel};
 use crate::slab::{NoRecords, Reservation};
 use bsdvm_machine::{Frame, Machine, Pmap, Ticket, Usage, VirtRange};
 
@@ -21,7 +21,17 @@ impl<M: Machine> Vm<M> {
         &self,
         pages: u32,
     ) -> Result<Reservation<'_, M, radix::Node>, NoRecords> {
-        self.page_nodes.reserve(
+        self.reserve_page_nodes_as(Class::System, pages)
+    }
+
+    /// As [`Vm::reserve_page_nodes`], with frames of `class`.
+    pub(crate) fn reserve_page_nodes_as(
+        &self,
+        class: Class,
+        pages: u32,
+    ) -> Result<Reservation<'_, M, radix::Node>, NoRecords> {
+        self.page_nodes.reserve_as(
+            class,
             &self.frames,
             pages * radix::NODES_PER_INSERT,
             radix::Node::EMPTY,
@@ -29,7 +39,8 @@ impl<M: Machine> Vm<M> {
     }
 
     /// Makes `frame` the page at `index`, where no resident page is; gives back the swap slot
-    /// that was there. The page is put on the active queue. Under the object's lock.
+    /// that was there. The page is put on the active queue, or wired where the object
+    /// itself wires its pages. Under the object's lock.
     pub(crate) fn insert_page(
         &self,
         object: ObjectHandle,
@@ -42,7 +53,12 @@ impl<M: Machine> Vm<M> {
             .pages
             .set(&self.page_nodes, from, index, Slot::Resident(frame));
         self.frames.page(frame).set_identity(object, index);
-        self.queues.put(&self.frames, frame, Queue::Active);
+        if state.own_wirings() > 0 {
+            let wired = self.frames.page(frame).wire();
+            debug_assert!(wired, "a fresh page is not wired");
+        } else {
+            self.queues.put(&self.frames, frame, Queue::Active);
+        }
         match old {
             Some(Slot::Swapped(slot)) => Some(slot),
             Some(Slot::Resident(_)) => {

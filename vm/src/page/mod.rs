@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `mod.rs` | the record, its states |
 //! | `reserve.rs` | free frames: classes, runs, magazines ([`Frames`]) |
+//! | `reserve/contig.rs` | runs of any length, within limits |
 //! | `queue.rs` | active, inactive and laundry queues |
 //! | `rmap.rs` | who maps a frame |
 //!
@@ -21,6 +22,7 @@ use crate::slab::Handle;
 use bsdvm_machine::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use bsdvm_machine::{Channel, Frame};
 pub(crate) use queue::{Queue, Queues};
+pub use reserve::Within;
 pub(crate) use reserve::{Class, Frames};
 
 /// What is known of one frame. 40 bytes.
@@ -31,8 +33,8 @@ pub(crate) struct Page {
     object: AtomicU32,
     /// The page's index in the object. Guarded by the object's lock.
     index: AtomicU64,
-    /// Links of the queue, free list or list of dead frames that the page is on. Guarded by the
-    /// lock of that list.
+    /// Links of the queue, free list or list of dead frames that the page is on, guarded by the
+    /// lock of that list. A page of the kernel that is a zone's has the zone's slab in `prev`.
     next: AtomicU32,
     prev: AtomicU32,
     /// First mapping, packed ([`rmap`]), 0 for none. Guarded by the page's rmap stripe.
@@ -158,6 +160,16 @@ impl Page {
         self.map_first.load(Ordering::Acquire) != 0 || self.map_more.load(Ordering::Acquire) != 0
     }
 
+    /// The slab of a zone whose page this is, 0 for none. A page of the kernel is on no list, so
+    /// that the link is free for it.
+    pub(crate) fn zone_slab(&self) -> u32 {
+        self.prev.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_zone_slab(&self, slab: u32) {
+        self.prev.store(slab, Ordering::Release);
+    }
+
     /// The next in a list of frames that nobody else knows.
     pub(crate) fn next(&self) -> u32 {
         self.next.load(Ordering::Relaxed)
@@ -180,4 +192,4 @@ pub(crate) fn busy_channel(frame: Frame) -> Channel {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

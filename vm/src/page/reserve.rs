@@ -8,11 +8,14 @@
 //! that an allocation writes nothing that other processors write. A frame on its way from one part
 //! to another counts in neither.
 
+mod contig;
+
 use super::Page;
 use crate::lock::{self, Mutex};
 use crate::slab::Slab;
 use bsdvm_machine::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use bsdvm_machine::{Frame, FrameRun, Machine};
+use bsdvm_machine::{Channel, Frame, FrameRun, Machine};
+pub use contig::Within;
 
 /// Frames in a full magazine.
 const MAGAZINE: usize = 64;
@@ -22,6 +25,8 @@ const REFILL: u32 = 5;
 const MAGAZINES: usize = 16;
 /// Runs reach 2^(ORDERS-1) frames.
 const ORDERS: usize = 16;
+/// The channel of those who wait for a free frame.
+const FREED: Channel = Channel(0x4e00_0000_0000_0000);
 /// No frame.
 const NONE: u32 = u32::MAX;
 
@@ -33,7 +38,6 @@ pub(crate) enum Class {
     /// The core itself, and page-out: leaves the interrupt reserve alone.
     System,
     /// Where waiting is forbidden: takes the last frame.
-    #[allow(dead_code, reason = "kmem draws on it")]
     Interrupt,
 }
 
@@ -72,6 +76,17 @@ struct Buddy {
     heads: [u32; ORDERS],
 }
 
+/// The largest runs, first frame and order, that `[first, end)` can be parted into.
+fn largest(first: u32, end: u32) -> impl Iterator<Item = (u32, usize)> {
+    let mut at = first;
+    core::iter::from_fn(move || {
+        let left = (at < end).then(|| end - at)?;
+        let order = (at.trailing_zeros().min(left.ilog2()) as usize).min(ORDERS - 1);
+        at += 1 << order;
+        Some((at - (1 << order), order))
+    })
+}
+
 /// Every frame of the machine, and which are free.
 pub(crate) struct Frames<M: Machine> {
     machine: M,
@@ -86,6 +101,8 @@ pub(crate) struct Frames<M: Machine> {
     /// Free frames that `Normal` and `System` leave.
     reserve_system: AtomicU64,
     reserve_interrupt: AtomicU64,
+    /// How many wait for a free frame. Looked at under the lock that a frame is freed with.
+    wanted: AtomicU32,
     /// Fails the allocation that brings it from 1 to 0; for tests of failing paths.
     #[cfg(feature = "inject")]
     inject: AtomicU64,
@@ -113,6 +130,7 @@ impl<M: Machine> Frames<M> {
             end: AtomicU32::new(0),
             reserve_system: AtomicU64::new(0),
             reserve_interrupt: AtomicU64::new(0),
+            wanted: AtomicU32::new(0),
             #[cfg(feature = "inject")]
             inject: AtomicU64::new(0),
         }
@@ -144,7 +162,7 @@ impl<M: Machine> Frames<M> {
         }
         self.start.store(next, Ordering::Relaxed);
         self.end.store(total, Ordering::Relaxed);
-        self.give_largest(next, total);
+        self.give_largest(&mut self.buddy.lock(), next, total);
         let reserve = u64::from(total - next) / 64;
         self.reserve_interrupt
             .store(reserve.min(16), Ordering::Relaxed);
@@ -181,11 +199,7 @@ impl<M: Machine> Frames<M> {
         if self.injected_failure() {
             return None;
         }
-        let keep = match class {
-            Class::Normal => self.reserve_system.load(Ordering::Relaxed),
-            Class::System => self.reserve_interrupt.load(Ordering::Relaxed),
-            Class::Interrupt => 0,
-        };
+        let keep = self.kept_from(class);
         // Most of the time the lists alone hold more.
         if self.in_lists.load(Ordering::Relaxed) <= keep && self.free_count() <= keep {
             return None;
@@ -211,6 +225,46 @@ impl<M: Machine> Frames<M> {
         stack.frames[at] = frame.0;
         stack.count += 1;
         magazine.note(&stack);
+        drop(stack);
+        self.wake_waiters();
+    }
+
+    /// A free frame was added: wakes who waits for one. The lock that it was added under came
+    /// after a waiter's or before it ([`Frames::wait`]).
+    fn wake_waiters(&self) {
+        if self.wanted.load(Ordering::Relaxed) > 0 {
+            self.machine.wake(FREED);
+        }
+    }
+
+    /// Takes and lets go of every lock that frames are freed under.
+    fn pass_locks(&self) {
+        for magazine in &self.magazines {
+            drop(magazine.stack.lock());
+        }
+        drop(self.buddy.lock());
+    }
+
+    /// A frame, as soon as one is free that `class` may take. `None` when `give_up` says so, which
+    /// is asked before each sleep. No lock is held.
+    pub(crate) fn wait(&self, class: Class, mut give_up: impl FnMut() -> bool) -> Option<Frame> {
+        self.wanted.fetch_add(1, Ordering::Relaxed);
+        let frame = loop {
+            let ticket = self.machine.ticket(FREED);
+            // Whoever frees takes one of these locks: before, and the frame is seen here, or
+            // afterwards, and sees that it is wanted.
+            self.pass_locks();
+            if let Some(frame) = self.alloc(class) {
+                break Some(frame);
+            }
+            if give_up() {
+                break None;
+            }
+            M::assert_none_held();
+            self.machine.sleep(FREED, ticket, None);
+        };
+        self.wanted.fetch_sub(1, Ordering::Relaxed);
+        frame
     }
 
     /// `2^order` adjacent frames, aligned to their number. `None` when there is no such run.
@@ -228,6 +282,15 @@ impl<M: Machine> Frames<M> {
             first: Frame(first),
             count,
         })
+    }
+
+    /// Frames that stay free whatever `class` asks for.
+    fn kept_from(&self, class: Class) -> u64 {
+        match class {
+            Class::Normal => self.reserve_system.load(Ordering::Relaxed),
+            Class::System => self.reserve_interrupt.load(Ordering::Relaxed),
+            Class::Interrupt => 0,
+        }
     }
 
     fn magazine(&self) -> &Magazine<M> {
@@ -276,27 +339,23 @@ impl<M: Machine> Frames<M> {
         self.in_lists
             .fetch_add(frames.len() as u64, Ordering::Relaxed);
         for frame in frames {
-            self.join(&mut buddy, frame);
+            self.join(&mut buddy, frame, 0);
         }
     }
 
-    /// Frees a frame together with its buddies.
-    /// Puts `[first, end)`, none of it in the lists, there in the largest runs that begin and end
-    /// where a run may.
-    fn give_largest(&self, first: u32, end: u32) {
-        let mut buddy = self.buddy.lock();
-        let mut at = first;
-        while at < end {
-            let order = (at.trailing_zeros().min((end - at).ilog2()) as usize).min(ORDERS - 1);
-            self.link(&mut buddy, at, order);
-            at += 1 << order;
+    /// Puts `[first, end)`, none of it in the lists and none of it to be joined, there in the
+    /// largest runs that begin and end where a run may.
+    fn give_largest(&self, buddy: &mut Buddy, first: u32, end: u32) {
+        for (first, order) in largest(first, end) {
+            self.link(buddy, first, order);
         }
         self.in_lists
             .fetch_add(u64::from(end - first), Ordering::Relaxed);
     }
 
-    fn join(&self, buddy: &mut Buddy, frame: u32) {
-        let (mut first, mut order) = (frame, 0);
+    /// Puts a run in the lists, together with its buddies.
+    fn join(&self, buddy: &mut Buddy, first: u32, order: usize) {
+        let (mut first, mut order) = (first, order);
         while order + 1 < ORDERS {
             let other = first ^ (1 << order);
             if !self.is_free_run(other, order) {
@@ -376,6 +435,17 @@ impl<M: Machine> Frames<M> {
     #[cfg(test)]
     pub(crate) fn miscount(&self) {
         self.in_lists.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether `frame` can be a page.
+    pub(crate) fn is_managed(&self, frame: Frame) -> bool {
+        let (start, end) = self.bounds();
+        (start..end).contains(&frame.0)
+    }
+
+    /// Whether `frame` lies beyond those that the core manages and keeps its table in.
+    pub(crate) fn is_beyond(&self, frame: Frame) -> bool {
+        frame.0 >= self.bounds().1
     }
 
     /// The frames that can be pages: those after the table of pages.

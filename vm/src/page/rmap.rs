@@ -2,7 +2,8 @@
 //!
 //! The first mapping of a page is in its record, the others in a list of chunks. A mapping is
 //! (space, page number), packed in 64 bits: 24 bits for the space, 40 for the page number, which
-//! reaches 52-bit addresses with 4 KiB pages.
+//! is signed, as the addresses of kernels are negative ones: with 4 KiB pages it reaches addresses
+//! of 51 bits and a sign.
 //!
 //! Lists are guarded by the page's stripe. A mapping is added and deleted under the pmap lock of
 //! its space, together with the translation itself: under that lock the two agree.
@@ -12,7 +13,7 @@ use crate::lock::{self, Mutex, MutexGuard};
 use crate::slab::{Handle, Reservation, Slab};
 use crate::space::SpaceHandle;
 use bsdvm_machine::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use bsdvm_machine::{Frame, Machine, VirtAddr};
+use bsdvm_machine::{Frame, Machine, VirtAddr, VirtRange};
 
 const STRIPES: usize = 64;
 const NUMBER_BITS: u32 = 40;
@@ -47,21 +48,30 @@ pub(crate) struct Rmap<M: Machine> {
 }
 
 fn pack<M: Machine>(m: Mapping) -> u64 {
-    u64::from(m.space.raw()) << NUMBER_BITS | M::PAGE.index(m.va.0)
+    let number = M::PAGE.index(m.va.0) & ((1 << NUMBER_BITS) - 1);
+    u64::from(m.space.raw()) << NUMBER_BITS | number
 }
 
 fn unpack<M: Machine>(packed: u64) -> Option<Mapping> {
     let space = Handle::from_raw((packed >> NUMBER_BITS) as u32)?;
-    let va = M::PAGE.offset(packed & ((1 << NUMBER_BITS) - 1))?;
     Some(Mapping {
         space,
-        va: VirtAddr(va),
+        va: address_of::<M>(packed),
     })
 }
 
-/// Whether a mapping at `va` of `space` can be recorded.
-pub(crate) fn can_record<M: Machine>(space: SpaceHandle, va: VirtAddr) -> bool {
-    space.raw() < 1 << 24 && M::PAGE.index(va.0) < 1 << NUMBER_BITS
+/// The address whose page number the lower bits of `packed` are.
+fn address_of<M: Machine>(packed: u64) -> VirtAddr {
+    let unused = u64::BITS - NUMBER_BITS;
+    let number = ((packed << unused) as i64 >> unused) as u64;
+    VirtAddr(number << M::PAGE.shift())
+}
+
+/// Whether mappings in `range` of `space` can be recorded.
+pub(crate) fn can_record<M: Machine>(space: SpaceHandle, range: VirtRange) -> bool {
+    let last = VirtAddr(range.end().0.saturating_sub(1));
+    let kept = |va: VirtAddr| address_of::<M>(M::PAGE.index(va.0)) == M::PAGE.floor(va);
+    space.raw() < 1 << 24 && kept(range.start()) && kept(last)
 }
 
 impl<M: Machine> Rmap<M> {

@@ -8,7 +8,7 @@ extern crate std;
 use std::collections::BTreeSet;
 use std::vec::Vec;
 
-fn frames(count: u32) -> Frames<Sim> {
+pub(super) fn frames(count: u32) -> Frames<Sim> {
     let frames = Frames::new(Sim::new(SimConfig {
         frames: count,
         cpus: 3,
@@ -21,7 +21,7 @@ fn frames(count: u32) -> Frames<Sim> {
 /// Frames that stay in a magazine at most when all are free.
 const MAGAZINE: u64 = 64;
 
-fn free_run(frames: &Frames<Sim>, run: FrameRun) {
+fn free_each(frames: &Frames<Sim>, run: FrameRun) {
     run.frames().for_each(|frame| frames.free(frame));
 }
 
@@ -89,7 +89,7 @@ fn run(count: u32, ops: &[Op]) {
                 if !out.is_empty() {
                     let run = out.swap_remove(which % out.len());
                     run.frames().for_each(|f| assert!(taken.remove(&f.0)));
-                    free_run(&frames, run);
+                    free_each(&frames, run);
                 }
             }
             Op::Cpu(cpu) => frames.machine().set_cpu(cpu),
@@ -98,7 +98,7 @@ fn run(count: u32, ops: &[Op]) {
         assert_eq!(frames.recount(), frames.free_count());
     }
     for run in out {
-        free_run(&frames, run);
+        free_each(&frames, run);
     }
     frames.machine().set_cpu(0);
     assert_eq!((frames.free_count(), frames.recount()), (total, total));

@@ -15,9 +15,10 @@ mod policy;
 use crate::Vm;
 use crate::object::limbo::Limbo;
 use crate::object::radix::Slot;
-use crate::object::{Kind, ObjectHandle};
-use crate::page::{Bits, Class, Queue};
+use crate::object::{Kind, ObjectHandle, ObjectId};
+use crate::page::{Bits, Class, Queue, Within};
 use crate::pager::PagerError;
+use crate::show::{Event, Store};
 use bsdvm_machine::{Frame, Machine, Usage};
 
 /// Frames that are freed at a time when one is wanted.
@@ -66,10 +67,32 @@ impl<M: Machine> Vm<M> {
             if let Some(frame) = self.frames.alloc(class) {
                 return Some(frame);
             }
-            if self.pageout_step(RECLAIM) == 0 {
+            let zones = || self.kmem().map_or(0, |kmem| kmem.reclaim());
+            if self.pageout_step(RECLAIM) == 0 && zones() == 0 {
                 return self.frames.alloc(class);
             }
         }
+    }
+
+    /// Takes pages out of the frames that lie `within`, for who needs just those; gives the number
+    /// freed. The first try leaves what was used lately, the second takes it too, and the third
+    /// has low memory announced first (K05).
+    pub(crate) fn reclaim_within(&self, within: Within, tries: u32) -> u32 {
+        M::assert_none_held();
+        if tries > 1
+            && let Some(kmem) = self.kmem()
+        {
+            kmem.low_memory();
+            kmem.reclaim();
+        }
+        let mut freed = 0;
+        for _ in 0..=tries.min(1) {
+            let frames = self.frames.managed();
+            for frame in frames.filter(|f| within.low <= *f && *f <= within.high) {
+                freed += u32::from(self.page_out(frame) == Outcome::Freed);
+            }
+        }
+        freed
     }
 
     /// Takes one page out, if it was not used lately.
@@ -100,6 +123,7 @@ impl<M: Machine> Vm<M> {
         }
         self.gather_usage(frame, Usage::REFERENCED, limbo);
         if !page.clear(Bits::REFERENCED).is_empty() {
+            self.counters.reactivated.bump();
             self.queues.put(&self.frames, frame, Queue::Active);
             return None;
         }
@@ -122,13 +146,27 @@ impl<M: Machine> Vm<M> {
     fn write_out(&self, leaving: &Leaving) -> Result<Option<u32>, PagerError> {
         match leaving.kind {
             Kind::Paged(pager) => self
-                .put_page(pager, leaving.index, leaving.frame, leaving.bytes)
+                .put_page(
+                    leaving.object,
+                    pager,
+                    leaving.index,
+                    leaving.frame,
+                    leaving.bytes,
+                )
                 .map(|()| None),
             _ => {
                 let slot = self.swap.alloc().ok_or(PagerError::NoSpace)?;
-                match self.swap.write(self.machine(), slot, leaving.frame) {
+                let written = self.swap.write(self.machine(), slot, leaving.frame);
+                self.trace(|| Event::PageOut {
+                    object: ObjectId(leaving.object),
+                    offset: M::PAGE.offset(leaving.index).unwrap_or(u64::MAX),
+                    to: Store::Swap,
+                    outcome: written,
+                });
+                match written {
                     Ok(()) => {
                         self.counters.page_out.bump();
+                        self.counters.swap_out.bump();
                         Ok(Some(slot))
                     }
                     Err(e) => {

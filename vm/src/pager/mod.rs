@@ -2,9 +2,24 @@
 //!
 //! A pager is `(&'static dyn PagerOps, cookie)`: an open set, no allocation. The core calls it
 //! with no lock held; the pages concerned are busy meanwhile. A pager may itself fault.
+//!
+//! | object | pages | where they come from | where they go |
+//! |---|---|---|---|
+//! | default, swap | its own | zero-filled | swap, from the first page-out on |
+//! | vnode | its own | the pager, [`PagerOps::get`] | the pager, [`PagerOps::put`] |
+//! | physical | its own, wired | zero-filled | nowhere, while it lives |
+//! | device | none: frames beyond those of the VM | [`PagerOps::device`] | |
+//! | managed device | none: wired frames of the VM | [`PagerOps::device`] | |
+//!
+//! A device has no pages, so nothing of it is paged out, counted as resident, or copied at fork:
+//! it can only be shared. Its translations alone are the core's. For a managed device it records
+//! who maps a frame, so they go when the frame does; those of a device go with their entries, or
+//! by [`crate::Object::revoke`], which looks at every entry of every space. It is rare, and a
+//! record for frames that have none would cost each fault.
 
 mod swap;
 
+use bsdvm_machine::{Frame, MemoryAttr};
 use core::fmt;
 pub(crate) use swap::Swap;
 pub use swap::{SwapDevice, SwapError};
@@ -16,6 +31,18 @@ pub enum PagerError {
     Io(i32),
     /// There is no room to write the page.
     NoSpace,
+    /// A device gave a frame that its object may not show.
+    BadFrame,
+}
+
+/// What a device shows at one page (O01).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DevicePage {
+    /// The frame: for a device, one that is not the VM's; for a managed device, one that the VM
+    /// has and that is wired.
+    pub frame: Frame,
+    /// How processors are to treat it.
+    pub attr: MemoryAttr,
 }
 
 /// The bytes of one page, as a pager sees them.
@@ -51,6 +78,15 @@ pub trait PagerOps: Sync {
         page: &dyn PageBytes,
         len: usize,
     ) -> Result<(), PagerError>;
+
+    /// The frame that a device shows at byte `offset` (O01). Asked at each fault: the core keeps
+    /// the translation, not the answer. Objects that are no devices are never asked.
+    ///
+    /// Errors: what the fault is to fail with.
+    fn device(&self, cookie: u64, offset: u64) -> Result<DevicePage, PagerError> {
+        let _ = (cookie, offset);
+        Err(PagerError::BadFrame)
+    }
 
     /// The object is gone: no call with this cookie follows.
     fn closed(&self, cookie: u64) {

@@ -20,8 +20,9 @@
 
 mod pool;
 
-use crate::page::Frames;
+use crate::page::{Class, Frames};
 use bsdvm_machine::Machine;
+use bsdvm_machine::sync::atomic::{AtomicU32, Ordering};
 use core::fmt;
 use core::marker::PhantomData;
 use core::num::NonZeroU32;
@@ -104,7 +105,7 @@ impl<M: Machine, T: Send + Sync> Slab<M, T> {
         count: u32,
         vacant: impl Fn() -> T,
     ) -> Result<Reservation<'_, M, T>, NoRecords> {
-        self.0.reserve(frames, count, &vacant)?;
+        self.0.reserve(frames, Class::System, count, &vacant)?;
         Ok(Reservation {
             pool: &self.0,
             left: count,
@@ -199,11 +200,54 @@ impl<M: Machine, T: Copy + Send> Arena<M, T> {
         count: u32,
         vacant: T,
     ) -> Result<Reservation<'_, M, T>, NoRecords> {
-        self.0.reserve(frames, count, &|| vacant)?;
+        self.reserve_as(Class::System, frames, count, vacant)
+    }
+
+    /// As [`Arena::reserve`], with frames of `class`.
+    pub(crate) fn reserve_as(
+        &self,
+        class: Class,
+        frames: &Frames<M>,
+        count: u32,
+        vacant: T,
+    ) -> Result<Reservation<'_, M, T>, NoRecords> {
+        self.0.reserve(frames, class, count, &|| vacant)?;
         Ok(Reservation {
             pool: &self.0,
             left: count,
         })
+    }
+
+    /// As [`Arena::reserve`]; where no frame can be had the records come from `stock`.
+    pub(crate) fn reserve_or_draw(
+        &self,
+        stock: &Stock,
+        frames: &Frames<M>,
+        count: u32,
+        vacant: T,
+    ) -> Result<Reservation<'_, M, T>, NoRecords> {
+        self.reserve(frames, count, vacant).or_else(|none| {
+            stock.draw(count).then_some(()).ok_or(none)?;
+            Ok(Reservation {
+                pool: &self.0,
+                left: count,
+            })
+        })
+    }
+
+    /// Fills `stock` up again as far as records can be had.
+    pub(crate) fn restock(&self, stock: &Stock, frames: &Frames<M>, vacant: T) {
+        let missing = stock.missing();
+        let class = Class::Interrupt;
+        if missing > 0 && self.0.reserve(frames, class, missing, &|| vacant).is_ok() {
+            stock.held.fetch_add(missing, Ordering::AcqRel);
+        }
+    }
+
+    /// Gives all of `stock` back, and lets it hold `want` records from now on.
+    pub(crate) fn set_stock(&self, stock: &Stock, want: u32) {
+        stock.want.store(want, Ordering::Release);
+        self.0.unreserve(stock.held.swap(0, Ordering::AcqRel));
     }
 
     /// Takes a record that was set aside and gives it to `owner`.
@@ -232,6 +276,37 @@ impl<M: Machine, T: Copy + Send> Arena<M, T> {
     /// Frames that the arena holds.
     pub(crate) fn frames(&self) -> u32 {
         self.0.frames()
+    }
+}
+
+/// Records of an arena that are set aside for good, for changes that must not fail when no frame
+/// can be had (E03). What such a change draws is made up for afterwards, from the frames that it
+/// set free.
+pub(crate) struct Stock {
+    held: AtomicU32,
+    want: AtomicU32,
+}
+
+impl Stock {
+    /// An empty stock, which wants nothing.
+    pub(crate) const fn new() -> Stock {
+        Stock {
+            held: AtomicU32::new(0),
+            want: AtomicU32::new(0),
+        }
+    }
+
+    fn draw(&self, count: u32) -> bool {
+        self.held
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| {
+                n.checked_sub(count)
+            })
+            .is_ok()
+    }
+
+    fn missing(&self) -> u32 {
+        let want = self.want.load(Ordering::Acquire);
+        want.saturating_sub(self.held.load(Ordering::Acquire))
     }
 }
 

@@ -176,10 +176,11 @@ impl<M: Machine, T> Pool<M, T> {
         Owner(number)
     }
 
-    /// Sets `count` free records aside, growing the pool if need be.
+    /// Sets `count` free records aside, growing the pool by frames of `class` if need be.
     pub(crate) fn reserve(
         &self,
         frames: &Frames<M>,
+        class: Class,
         count: u32,
         vacant: &dyn Fn() -> T,
     ) -> Result<(), NoRecords> {
@@ -197,7 +198,7 @@ impl<M: Machine, T> Pool<M, T> {
             if taken.is_ok() {
                 return Ok(());
             }
-            self.grow(frames, vacant)?;
+            self.grow(frames, class, vacant)?;
         }
     }
 
@@ -230,10 +231,15 @@ impl<M: Machine, T> Pool<M, T> {
         self.spare.fetch_add(1, Ordering::Release);
     }
 
-    fn grow(&self, frames: &Frames<M>, vacant: &dyn Fn() -> T) -> Result<(), NoRecords> {
-        let frame = frames.alloc(Class::System).ok_or(NoRecords)?;
-        let memory = frames.machine().record_memory(frame);
+    fn grow(
+        &self,
+        frames: &Frames<M>,
+        class: Class,
+        vacant: &dyn Fn() -> T,
+    ) -> Result<(), NoRecords> {
         loop {
+            let frame = frames.alloc(class).ok_or(NoRecords)?;
+            let memory = frames.machine().record_memory(frame);
             if let Some(first) = self.add_chunk(memory, vacant) {
                 // Pushed in descending order, so that records come out in ascending order.
                 for index in (first..first + Self::PER_CHUNK).rev() {
@@ -241,15 +247,10 @@ impl<M: Machine, T> Pool<M, T> {
                 }
                 return Ok(());
             }
-            let Some(second) = self
-                .next_directory()
-                .and_then(|_| frames.alloc(Class::System))
-            else {
+            // One frame at a time, each kept: whoever has to wait for frames gets on with each.
+            if !self.add_directory(memory) {
                 frames.free(frame);
-                return Err(NoRecords);
-            };
-            if !self.add_directory(frames.machine().record_memory(second)) {
-                frames.free(second);
+                self.next_directory().ok_or(NoRecords)?;
             }
         }
     }

@@ -24,6 +24,7 @@ use super::{Space, SpaceError, SpaceId};
 use crate::map::{Edit, Entry, Flags, Inherit, MapError, Need, map_channel};
 use crate::object::limbo::Limbo;
 use crate::object::shadow::MAX_CHAIN;
+use crate::show::Event;
 use bsdvm_machine::{Machine, Pmap, Prot, VirtAddr, VirtRange};
 
 /// What a fork is going to need, counted while the map is frozen.
@@ -31,6 +32,8 @@ use bsdvm_machine::{Machine, Pmap, Prot, VirtAddr, VirtRange};
 struct Plan {
     entries: u32,
     objects: u32,
+    /// Submaps, and memory of the kernel: what cannot be inherited.
+    submaps: u32,
     /// Pages to be promised at most.
     charge: u64,
 }
@@ -39,13 +42,15 @@ struct Plan {
 const OWN: Flags = Flags::IN_TRANSITION
     .union(Flags::NEEDS_WAKEUP)
     .union(Flags::USER_WIRED)
-    .union(Flags::WIRING);
+    .union(Flags::WIRING)
+    .union(Flags::COUNTED);
 
 impl From<MapError> for SpaceError {
     fn from(e: MapError) -> SpaceError {
         match e {
             MapError::ChargeLimit => SpaceError::ChargeLimit,
             MapError::Exiting => SpaceError::Exiting,
+            MapError::Submap => SpaceError::Submap,
             _ => SpaceError::NoMemory,
         }
     }
@@ -59,11 +64,28 @@ impl<'v, M: Machine> Space<'v, M> {
     ///
     /// Errors: [`SpaceError`]; the parent is as it was then.
     pub fn fork(self) -> Result<SpaceId, SpaceError> {
+        let outcome = self.fork_quietly();
+        self.vm.trace(|| Event::Fork {
+            space: self.id(),
+            outcome,
+        });
+        outcome
+    }
+
+    fn fork_quietly(self) -> Result<SpaceId, SpaceError> {
         let vm = self.vm;
-        let range = self.rec().map.read().range;
+        let range = self.range();
+        if self.has_submap(range) {
+            return Err(SpaceError::Submap);
+        }
         let child = vm.space_create(range)?;
+        let limits = self.rec().map.read().limits;
+        vm.space_rec(child.0).map.write().limits = limits;
         let plan = self.freeze();
-        let result = self.fill_child(vm.space(child), plan);
+        let result = match plan.submaps {
+            0 => self.fill_child(vm.space(child), plan),
+            _ => Err(SpaceError::Submap),
+        };
         self.thaw();
         match result {
             Ok(()) => {
@@ -138,7 +160,7 @@ impl<'v, M: Machine> Space<'v, M> {
             from = entry.end;
             let Some(object) = entry.object else { continue };
             // Others write to a shared object directly, so copying on write would not do.
-            let copied = entry.inherit == Inherit::Copy
+            let copied = vm.inheritance(&entry) == Inherit::Copy
                 && (entry.wired > 0 || !entry.is_private() || vm.chain_length(object) >= MAX_CHAIN);
             if !copied {
                 continue;
@@ -185,7 +207,7 @@ impl<'v, M: Machine> Space<'v, M> {
             if new.map.find(new.vm, entry.start).is_some() {
                 continue;
             }
-            let inherited = match entry.inherit {
+            let inherited = match old.vm.inheritance(&entry) {
                 Inherit::None => continue,
                 Inherit::Zero => Entry {
                     object: None,
@@ -203,6 +225,9 @@ impl<'v, M: Machine> Space<'v, M> {
                 flags: inherited.flags - OWN,
                 ..inherited
             });
+            if inherited.object.is_some() {
+                self.copy_translations(child, entry.range(), &mut old.limbo);
+            }
         }
         // Unlocked first: nobody waits in the parent's limbo with the child's map locked.
         drop(new);
@@ -212,18 +237,26 @@ impl<'v, M: Machine> Space<'v, M> {
     /// Locks the map that the caller has frozen.
     fn edit_frozen(self, objects: u32) -> Result<Edit<'v, M>, SpaceError> {
         let vm = self.vm;
-        Ok(Edit {
-            entries: vm.entries.reserve(&vm.frames, 0, Entry::VACANT)?,
-            nodes: vm
-                .map_nodes
-                .reserve(&vm.frames, 0, crate::map::tree::Node::EMPTY)?,
-            objects: vm.reserve_objects(objects)?,
-            map: self.rec().map.write_nested(),
-            vm,
-            space: self.handle,
-            rec: self.rec(),
-            limbo: Limbo::new(vm),
-        })
+        let objects = vm.reserve_objects(objects)?;
+        let entries = vm.entries.reserve(&vm.frames, 0, Entry::VACANT)?;
+        let nodes = vm
+            .map_nodes
+            .reserve(&vm.frames, 0, crate::map::tree::Node::EMPTY)?;
+        let map = self.rec().map.write_nested();
+        Ok(Edit::new(self, map, entries, nodes, objects))
+    }
+}
+
+impl<M: Machine> crate::Vm<M> {
+    /// What a child gets of an entry: a device cannot be copied, and is shared instead.
+    fn inheritance(&self, entry: &Entry) -> Inherit {
+        let device = |object| self.lock_object(object).is_device();
+        match entry.inherit {
+            Inherit::Copy if !entry.is_private() && entry.object.is_some_and(device) => {
+                Inherit::Share
+            }
+            other => other,
+        }
     }
 }
 
@@ -231,6 +264,7 @@ impl Plan {
     fn add<M: Machine>(&mut self, entry: &Entry) {
         let pages = entry.pages::<M>();
         self.entries += 1;
+        self.submaps += u32::from(entry.submap().is_some());
         match entry.inherit {
             Inherit::None => {}
             Inherit::Zero => self.charge += pages,

@@ -2,7 +2,7 @@
 
 /// `text` with comments and the insides of literals blanked, so that what is left is code; lines
 /// keep their numbers.
-pub(super) fn code(text: &str) -> String {
+pub(crate) fn code(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut out = String::with_capacity(text.len());
     let mut at = 0;
@@ -42,7 +42,7 @@ fn skip(bytes: &[u8], at: usize) -> usize {
 }
 
 /// Whether `b` may be part of a name.
-pub(super) fn is_name(b: u8) -> bool {
+pub(crate) fn is_name(b: u8) -> bool {
     b.is_ascii_alphanumeric() || b == b'_'
 }
 
@@ -94,7 +94,7 @@ fn raw_string(bytes: &[u8], at: usize) -> usize {
 }
 
 /// The numbers of the lines, from 1, in which `word` stands alone in the code of `text`.
-pub(super) fn lines_with(text: &str, word: &str) -> Vec<usize> {
+pub(crate) fn lines_with(text: &str, word: &str) -> Vec<usize> {
     let code = code(text);
     let whole = |line: &str| {
         line.match_indices(word).any(|(i, _)| {

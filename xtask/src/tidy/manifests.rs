@@ -35,6 +35,33 @@ const TOP: [&str; 3] = ["bsdvm-cli", "bsdvm-host", "bsdvm-kernel"];
 /// The most features of a package, `default` apart.
 const FEATURES: usize = 3;
 
+/// The rooms whose packages people take, and what each has to say of itself.
+const PUBLISHED: [&str; 6] = [
+    "machine",
+    "machines/sim",
+    "machines/hosted",
+    "machines/x86_64",
+    "vm",
+    "linux",
+];
+const SAID: [&str; 4] = ["description", "readme", "categories", "keywords"];
+
+pub(super) fn packages_say_what_they_are(tree: &Tree) -> Vec<String> {
+    let mut broken = Vec::new();
+    for room in PUBLISHED {
+        let Some(manifest) = manifest(tree, room, &mut broken) else {
+            continue;
+        };
+        let package = manifest.get("package");
+        let missing = SAID.iter().filter(|field| {
+            let field = package.and_then(|package| package.get(field));
+            field.is_none()
+        });
+        broken.extend(missing.map(|field| format!("{room}/Cargo.toml: no {field}")));
+    }
+    broken
+}
+
 pub(super) fn imports_run_downhill(tree: &Tree) -> Vec<String> {
     let mut broken = Vec::new();
     for (room, allowed) in IMPORTS {

@@ -96,6 +96,24 @@ fn an_import_uphill_is_found() {
 }
 
 #[test]
+fn a_package_without_words_is_found() {
+    let whole = "[package]\ndescription = ''\nreadme = ''\ncategories = []\nkeywords = []";
+    let tree = Tree::of(&[
+        ("machine/Cargo.toml", whole),
+        (
+            "vm/Cargo.toml",
+            "[package]\nname = 'x'\nreadme = 'y'\nkeywords = []",
+        ),
+        ("cli/Cargo.toml", "[package]\nname = 'x'"),
+    ]);
+    let expected = [
+        "vm/Cargo.toml: no description",
+        "vm/Cargo.toml: no categories",
+    ];
+    assert_eq!(manifests::packages_say_what_they_are(&tree), expected);
+}
+
+#[test]
 fn the_map_and_the_tree_are_compared() {
     let tree = Tree::of(&[
         (

@@ -15,14 +15,14 @@ const MADE: [&str; 6] = [
 
 /// Files with text in them, by path from the root with `/` between folders; and the folders.
 #[derive(Default)]
-pub(super) struct Tree {
+pub(crate) struct Tree {
     files: BTreeMap<String, String>,
     folders: BTreeSet<String>,
 }
 
 impl Tree {
     /// Reads what is below `root`. Files that are no text count as empty.
-    pub(super) fn read(root: &Path) -> Tree {
+    pub(crate) fn read(root: &Path) -> Tree {
         let mut tree = Tree::default();
         tree.visit(root, "");
         tree
@@ -50,7 +50,7 @@ impl Tree {
 
     /// A tree for tests.
     #[cfg(test)]
-    pub(super) fn of(files: &[(&str, &str)]) -> Tree {
+    pub(crate) fn of(files: &[(&str, &str)]) -> Tree {
         let mut tree = Tree::default();
         for (path, text) in files {
             tree.files.insert((*path).into(), (*text).into());
@@ -61,22 +61,22 @@ impl Tree {
     }
 
     /// The text of a file.
-    pub(super) fn text(&self, path: &str) -> Option<&str> {
+    pub(crate) fn text(&self, path: &str) -> Option<&str> {
         self.files.get(path).map(String::as_str)
     }
 
     /// Every file in order of its path.
-    pub(super) fn files(&self) -> impl Iterator<Item = (&str, &str)> {
+    pub(crate) fn files(&self) -> impl Iterator<Item = (&str, &str)> {
         self.files.iter().map(|(p, t)| (p.as_str(), t.as_str()))
     }
 
     /// Every Rust file in order of its path.
-    pub(super) fn sources(&self) -> impl Iterator<Item = (&str, &str)> {
+    pub(crate) fn sources(&self) -> impl Iterator<Item = (&str, &str)> {
         self.files().filter(|(path, _)| path.ends_with(".rs"))
     }
 
     /// The names of the folders in `folder` (`""`: the root), without hidden ones.
-    pub(super) fn folders_in(&self, folder: &str) -> impl Iterator<Item = &str> {
+    pub(crate) fn folders_in(&self, folder: &str) -> impl Iterator<Item = &str> {
         let prefix = match folder {
             "" => String::new(),
             folder => format!("{folder}/"),
@@ -88,7 +88,7 @@ impl Tree {
     }
 
     /// Whether a file or folder is there.
-    pub(super) fn has(&self, path: &str) -> bool {
+    pub(crate) fn has(&self, path: &str) -> bool {
         let path = path.trim_end_matches('/');
         self.files.contains_key(path) || self.folders.contains(path)
     }

@@ -66,6 +66,16 @@ impl World {
                 "{r:?}"
             );
         }
+        if self
+            .flat_ref(s)
+            .range(first..first + len)
+            .any(|(_, p)| !p.wired)
+        {
+            return assert!(
+                r == Err(MapError::NotWired) || (may_fail && r == Err(MapError::NoMemory)),
+                "{r:?}"
+            );
+        }
         if settled(r, may_fail) {
             for (_, page) in self.flat(s).range_mut(first..first + len) {
                 page.wired = false;
