@@ -141,7 +141,7 @@ pub(super) fn a_loop_is_interrupted() {
     let (own, mut regs) = program(vm, &[0xeb, 0xfe]);
     let mut thread = BareThread::new(own.id());
     let kicker = thread.kicker();
-    threads::spawn(Box::new(move || kicker.kick()));
+    assert_eq!(threads::spawn(Box::new(move || kicker.kick())), Ok(()));
     assert_eq!(run(vm, own, &mut thread, &mut regs), Trap::Kicked);
     drop(thread);
     own.release();

@@ -5,6 +5,7 @@
 //! port; a failure ends the kernel.
 
 mod core;
+pub(crate) mod ends;
 mod guests;
 mod swap;
 mod waiting;
