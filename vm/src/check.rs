@@ -285,8 +285,10 @@ impl<M: Machine> Vm<M> {
         )?;
         let kernel = matches!(state.kind, Kind::Kernel);
         let (mut resident, mut swapped, mut at) = (0, 0, 0);
+        let size = state.size::<M>();
         while let Some((index, slot)) = state.pages.next(&self.page_nodes, at) {
             at = index + 1;
+            ensure(index < size, "page: beyond the end of its object")?;
             match slot {
                 Slot::Resident(frame) => {
                     resident += 1;

@@ -95,12 +95,15 @@ pub use bsdvm_machine::{
     VirtAddr, VirtRange,
 };
 pub use check::CheckError;
-pub use fault::{FaultError, Faulted};
+pub use fault::{FaultError, Faulted, Prefault};
 pub use kmem::{
     Fill, Find, KernelConfig, KernelMap, KernelWatch, Kmem, KmemError, Malloc, Paging, Physical,
     SettingError, SubmapName, Wait, WatchError, Zone, ZoneId,
 };
-pub use map::{Backing, EntryInfo, GrowthLimits, Inherit, MapError, Mapping, Placement, Sharing};
+pub use map::{
+    Advice, Backing, Behavior, EntryInfo, GrowthLimits, Inherit, MapError, Mapping, Placement,
+    Randomize, Sharing,
+};
 pub use object::{Grabbed, Object, ObjectError, ObjectId, ObjectKind};
 pub use page::Within;
 pub use pager::{DevicePage, PageBytes, Pager, PagerError, PagerOps, SwapDevice, SwapError};

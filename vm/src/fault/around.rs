@@ -3,11 +3,12 @@
 
 use super::Fault;
 use super::chain::Chain;
-use crate::map::Entry;
+use crate::map::{Behavior, Entry};
 use crate::object::radix::Slot;
 use bsdvm_machine::{Kind, Machine, MemoryAttr, Pmap, VirtAddr};
 
-/// Pages that are entered together, the one that is wanted included: an aligned window.
+/// Pages that are entered together, the one that is wanted included: an aligned window, or what
+/// follows where pages are used in order.
 pub(super) const PAGES: u64 = 16;
 
 impl<'v, M: Machine> Fault<'v, '_, M> {
@@ -20,7 +21,11 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
             return;
         }
         let here = M::PAGE.index(self.va.0);
-        let window = here - here % PAGES;
+        let window = match entry.behavior {
+            Behavior::Normal => here - here % PAGES,
+            Behavior::Sequential => here,
+            Behavior::Random => return,
+        };
         for number in window..window + PAGES {
             let Some(va) = M::PAGE.offset(number).map(VirtAddr) else {
                 return;

@@ -2,12 +2,22 @@
 
 use super::chain::{Chain, Found};
 use crate::Vm;
+use crate::map::Behavior;
 use crate::object::ObjectHandle;
 use crate::object::limbo::Limbo;
 use crate::object::radix::NODES_PER_INSERT;
 use crate::page::{Bits, Class};
 use crate::space::SpaceError;
 use bsdvm_machine::Machine;
+
+/// Which objects of a chain are looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// Those in front of one behind a pager.
+    Memory,
+    /// All.
+    Whole,
+}
 
 impl<M: Machine> Vm<M> {
     /// A new object that shows what `pages` pages from `offset` of the chain of `object` show now.
@@ -31,7 +41,7 @@ impl<M: Machine> Vm<M> {
             _ => self.new_anonymous(&mut objects, pages, charge),
         };
         let mut at = offset;
-        while let Some(index) = self.next_in_chain(object, at, offset + pages) {
+        while let Some(index) = self.next_in_chain(object, at, offset + pages, Reach::Memory) {
             if let Err(e) = self.copy_page(object, index, copy, index - offset) {
                 // The charge stays with the caller, who took it.
                 self.lock_object(copy).charge = 0;
@@ -43,14 +53,20 @@ impl<M: Machine> Vm<M> {
         Ok(copy)
     }
 
-    /// The first index in `[at, end)` of `object` at which an anonymous object of the chain has a
-    /// page, in memory or on swap.
-    fn next_in_chain(&self, object: ObjectHandle, at: u64, end: u64) -> Option<u64> {
+    /// The first index in `[at, end)` of `object` at which an object of the chain, as far as
+    /// `reach`, has a page, in memory or on swap.
+    pub(super) fn next_in_chain(
+        &self,
+        object: ObjectHandle,
+        at: u64,
+        end: u64,
+        reach: Reach,
+    ) -> Option<u64> {
         let mut best: Option<u64> = None;
         let mut shift = 0;
         let mut state = self.lock_object(object);
         loop {
-            if !state.is_memory() {
+            if reach == Reach::Memory && !state.is_memory() {
                 return best;
             }
             if let Some((index, _)) = state.pages.next(&self.page_nodes, at + shift) {
@@ -99,7 +115,7 @@ impl<M: Machine> Vm<M> {
                     self.reclaim_for_copy()?;
                 }
                 Found::Swapped(_) => {
-                    let job = self.begin_page_in(chain.last(), found, &mut nodes);
+                    let job = self.begin_page_in(chain.last(), found, &mut nodes, Behavior::Normal);
                     drop(chain);
                     match job {
                         Some(job) => self

@@ -25,6 +25,7 @@
 //! | `mod.rs` | the loop, and every transition between locked and not |
 //! | `chain.rs` | the locked chain and the walk along it |
 //! | `resolve.rs` | zero-fill, copy, reuse; enter |
+//! | `ahead.rs` | enter what is in memory ahead of the faults |
 //! | `around.rs` | enter the neighbours of a page of a file that is read |
 //! | `copy.rs` | copy a whole chain, for fork |
 //! | `touch.rs` | a page of one object, without a map |
@@ -35,6 +36,7 @@
 //! was unlocked. Entering under the map's read lock makes remove, protect and fork atomic against
 //! faults, and costs nothing while faults share that lock.
 
+mod ahead;
 mod around;
 mod chain;
 mod copy;
@@ -54,6 +56,7 @@ use crate::pager::PagerError;
 use crate::show::{Event, FaultFor};
 use crate::slab::{NoRecords, Reservation};
 use crate::space::{Space, SpaceHandle};
+pub use ahead::Prefault;
 use bsdvm_machine::{Access, Frame, Machine, Pmap, Prot, Ticket, VirtAddr, VirtRange};
 use chain::Chain;
 pub(crate) use chain::Link;

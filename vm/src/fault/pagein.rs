@@ -6,6 +6,7 @@
 
 use super::chain::{Found, Link};
 use crate::Vm;
+use crate::map::Behavior;
 use crate::object::limbo::Limbo;
 use crate::object::radix::{self, Slot};
 use crate::object::{ObjectHandle, ObjectId, ObjectState};
@@ -16,7 +17,18 @@ use crate::slab::Reservation;
 use bsdvm_machine::{Frame, Machine};
 
 /// Pages that are read in at a time, at most: the one that is wanted and those after it.
-const CLUSTER: usize = 16;
+const CLUSTER: usize = 32;
+
+impl Behavior {
+    /// Pages that are read in together.
+    fn cluster(self) -> usize {
+        match self {
+            Behavior::Normal => CLUSTER / 2,
+            Behavior::Sequential => CLUSTER,
+            Behavior::Random => 1,
+        }
+    }
+}
 
 /// Where the pages come from.
 enum Source {
@@ -61,6 +73,7 @@ impl<M: Machine> Vm<M> {
         link: &mut Link<'_, M>,
         found: Found,
         nodes: &mut Reservation<'_, M, radix::Node>,
+        behavior: Behavior,
     ) -> Option<PageIn> {
         let source = match found {
             Found::Pager(pager) => Source::Pager(pager),
@@ -84,7 +97,7 @@ impl<M: Machine> Vm<M> {
         // With little left, what is read ahead would push out what is wanted.
         let plenty = self.frames.free_count() > self.frames.total() / 8;
         if plenty && matches!(job.source, Source::Pager(_)) {
-            self.read_ahead(&mut job, &mut link.state);
+            self.read_ahead(&mut job, &mut link.state, behavior.cluster());
         }
         Some(job)
     }
@@ -101,9 +114,9 @@ impl<M: Machine> Vm<M> {
         self.insert_page(object, state, nodes, index, frame);
     }
 
-    fn read_ahead(&self, job: &mut PageIn, state: &mut ObjectState) {
+    fn read_ahead(&self, job: &mut PageIn, state: &mut ObjectState, most: usize) {
         let size = state.size::<M>();
-        while job.count < CLUSTER {
+        while job.count < most {
             let index = job.index + job.count as u64;
             if index >= size || state.pages.get(&self.page_nodes, index).is_some() {
                 return;

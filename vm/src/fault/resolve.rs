@@ -35,7 +35,7 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
                 None => return Ok(Next::NoFrame),
             },
             Found::Swapped(_) | Found::Pager(_) => {
-                let job = vm.begin_page_in(chain.last(), found, &mut self.nodes);
+                let job = vm.begin_page_in(chain.last(), found, &mut self.nodes, entry.behavior);
                 return Ok(job.map_or(Next::NoFrame, Next::PageIn));
             }
             Found::Unfilled => {
@@ -59,6 +59,11 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
         let page = vm.frames.page(frame);
         page.set(Bits::REFERENCED);
         if write {
+            if !entry.has(Flags::NO_SYNC) {
+                page.clear(Bits::NO_SYNC);
+            } else if !page.has(Bits::DIRTY) {
+                page.set(Bits::NO_SYNC);
+            }
             page.set(Bits::DIRTY);
         }
         let behind = chain.is_behind() && !write;
@@ -88,7 +93,9 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
             with(frame);
         } else if !entry.prot.is_empty() {
             // A clean page of a file is entered without write, so that the first write is seen.
-            let seen = !page.has(Bits::DIRTY) && chain.front().state.is_paged();
+            // So is one that a periodic sync does not see: it is to see what is written here.
+            let hidden = page.has(Bits::NO_SYNC) && !entry.has(Flags::NO_SYNC);
+            let seen = (hidden || !page.has(Bits::DIRTY)) && chain.front().state.is_paged();
             let may_write = !behind && !entry.has(Flags::NEEDS_COPY) && !seen;
             let prot = Self::translation_prot(entry.prot, may_write);
             let kind = if kernel { Kind::Manual } else { Kind::Managed };

@@ -4,6 +4,7 @@ use super::chain::{Chain, Found};
 use super::device::{Answer, Question};
 use super::pagein::PageIn;
 use crate::Vm;
+use crate::map::Behavior;
 use crate::object::limbo::Limbo;
 use crate::object::pages::BusyWait;
 use crate::object::radix;
@@ -85,7 +86,7 @@ impl<M: Machine> Vm<M> {
             Found::Page(frame) => Some(frame),
             Found::Nothing if touch == Touch::Write => self.fill_front(chain, nodes),
             Found::Swapped(_) | Found::Pager(_) => {
-                let job = self.begin_page_in(chain.last(), found, nodes);
+                let job = self.begin_page_in(chain.last(), found, nodes, Behavior::Normal);
                 return job.map_or(Touched::NoFrame, Touched::PageIn);
             }
             Found::Unfilled => {
@@ -106,6 +107,7 @@ impl<M: Machine> Vm<M> {
         let page = self.frames.page(frame);
         page.set(Bits::REFERENCED);
         if touch == Touch::Write {
+            page.clear(Bits::NO_SYNC);
             page.set(Bits::DIRTY);
         }
         with(Some(frame));

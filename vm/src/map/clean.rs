@@ -3,6 +3,7 @@
 use super::MapError;
 use super::edit::covers;
 use crate::object::ObjectHandle;
+use crate::object::io::Clean;
 use crate::object::limbo::Limbo;
 use crate::show::Verb;
 use crate::space::Space;
@@ -51,9 +52,9 @@ impl<M: Machine> Space<'_, M> {
                 Err(None) => return Ok(()),
             };
             let mut limbo = Limbo::new(self.vm);
-            let result = self
-                .vm
-                .clean_pages(part.object, part.first, part.first + part.pages);
+            let result =
+                self.vm
+                    .clean_pages(part.object, part.first, part.first + part.pages, Clean::All);
             if result.is_ok() && invalidate {
                 self.vm
                     .drop_clean_pages(part.object, part.first, part.first + part.pages);

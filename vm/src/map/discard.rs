@@ -65,10 +65,7 @@ impl<M: Machine> Edit<'_, M> {
             return true;
         }
         let state = self.vm.lock_object(object);
-        !entry.has(Flags::NEEDS_COPY)
-            && state.is_anonymous()
-            && state.backing.is_none()
-            && (state.one_mapping || self.vm.references(object) == 1)
+        self.vm.is_own_memory(entry, object, &state)
     }
 
     fn drop_pages(&mut self, entry: &Entry, range: VirtRange) {

@@ -21,6 +21,19 @@ pub enum Inherit {
     Zero,
 }
 
+/// How a range is going to be used (M12), and so how much is read and entered with a page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Behavior {
+    /// Nothing is known: some pages after it are read with a page, and neighbours that are in
+    /// memory are entered.
+    #[default]
+    Normal,
+    /// From front to back: more pages are read, and those that follow are entered.
+    Sequential,
+    /// Here and there: a page comes alone.
+    Random,
+}
+
 /// Whether what is written can be seen by others that map the object.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Sharing {
@@ -64,6 +77,10 @@ bitflags::bitflags! {
         const NO_FAULT = 128;
         /// The operation that has the range in transition counted a wiring here.
         const COUNTED = 256;
+        /// What is written here is left alone by a periodic sync (M12).
+        const NO_SYNC = 512;
+        /// Left out of core dumps (M12).
+        const NO_CORE = 1024;
     }
 }
 
@@ -86,6 +103,7 @@ pub(crate) struct Entry {
     pub(crate) prot: Prot,
     pub(crate) max_prot: Prot,
     pub(crate) inherit: Inherit,
+    pub(crate) behavior: Behavior,
 }
 
 const _: () = assert!(
@@ -144,6 +162,7 @@ impl Entry {
         prot: Prot::NONE,
         max_prot: Prot::NONE,
         inherit: Inherit::Copy,
+        behavior: Behavior::Normal,
     };
 
     pub(crate) fn range(&self) -> VirtRange {
@@ -186,6 +205,7 @@ impl Entry {
             && self.prot == next.prot
             && self.max_prot == next.max_prot
             && self.inherit == next.inherit
+            && self.behavior == next.behavior
             && self.wired == next.wired
             && self.kind.continues_in(next.kind)
             && (self.charge == 0) == (next.charge == 0)

@@ -3,6 +3,7 @@
 use super::entry::{Inherit, Sharing};
 use super::tree::Query;
 use super::{Edit, Entry, EntryHandle, Flags, Need};
+use crate::fault::Prefault;
 use crate::object::{ObjectHandle, ObjectId};
 use crate::pager::PagerError;
 use crate::show::Event;
@@ -195,6 +196,26 @@ impl<'v, M: Machine> Space<'v, M> {
             self.wire_new(range)?;
         }
         Ok(range.start())
+    }
+
+    /// Maps as [`Space::map`] does, and enters what is in memory of it already (M14). That is done
+    /// with the map locked for reading alone, as other threads may use it meanwhile; what cannot
+    /// be entered is left to faults.
+    ///
+    /// Errors: those of [`Space::map`].
+    pub fn map_ahead(
+        self,
+        bytes: u64,
+        place: Placement,
+        what: Mapping,
+        prefault: Prefault,
+    ) -> Result<VirtAddr, MapError> {
+        let at = self.map(bytes, place, what)?;
+        let len = M::PAGE.round_up(bytes).unwrap_or(bytes);
+        if let Some(range) = VirtRange::from_len(at, len) {
+            self.enter_resident(range, prefault);
+        }
+        Ok(at)
     }
 
     /// Wires what was just mapped in a space that wires everything; takes it away again when that

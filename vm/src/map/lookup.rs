@@ -1,7 +1,7 @@
 //! Look at entries: what is mapped where.
 
 use super::edit::covers;
-use super::entry::{Entry, Flags, Inherit, Kind, Sharing};
+use super::entry::{Behavior, Entry, Flags, Inherit, Kind, Sharing};
 use crate::object::{ObjectHandle, ObjectId};
 use crate::space::{Space, SpaceId};
 use bsdvm_machine::{Machine, Prot, VirtAddr, VirtRange};
@@ -39,6 +39,12 @@ pub struct EntryInfo {
     pub stack: bool,
     /// By how many bytes it still may.
     pub stack_reserve: u64,
+    /// How the range is going to be used.
+    pub behavior: Behavior,
+    /// Whether a periodic sync leaves alone what is written here.
+    pub no_sync: bool,
+    /// Whether the range is left out of core dumps.
+    pub no_core: bool,
     /// The map that says what is there, if this is a submap (M06).
     pub submap: Option<SpaceId>,
     /// The object behind a pager at the end of the chain, and where in it the range begins, in
@@ -72,6 +78,9 @@ impl<M: Machine> Space<'_, M> {
             object: entry.object.map(ObjectId),
             offset: bytes(entry.offset),
             wired: entry.wired,
+            behavior: entry.behavior,
+            no_sync: entry.has(Flags::NO_SYNC),
+            no_core: entry.has(Flags::NO_CORE),
             user_wired: entry.has(Flags::USER_WIRED),
             copy_on_write: entry.has(Flags::COPY_ON_WRITE),
             needs_copy: entry.has(Flags::NEEDS_COPY),

@@ -10,7 +10,9 @@
 //! | `remove.rs` | remove |
 //! | `protect.rs` | protect, lower the maximum |
 //! | `inherit.rs` | inherit |
+//! | `advise.rs` | advise |
 //! | `discard.rs` | give contents up |
+//! | `hint.rs` | where a new mapping may go |
 //! | `residency.rs` | which pages are in memory |
 //! | `move_.rs` | move, extend |
 //! | `wire.rs` | wire and unwire for the user |
@@ -22,10 +24,12 @@
 //! Locks: [`MapState`] is guarded by the map's lock, rank 20. Faults take it for reading and keep
 //! it until the translation is entered; verbs take it for writing.
 
+mod advise;
 mod clean;
 mod discard;
 mod edit;
 pub(crate) mod entry;
+mod hint;
 mod inherit;
 mod insert;
 mod lookup;
@@ -40,11 +44,13 @@ mod wire;
 
 use crate::Vm;
 use crate::slab::{Handle, Owner};
+pub use advise::Advice;
 use bsdvm_machine::sync::atomic::{AtomicU64, Ordering};
 use bsdvm_machine::{Channel, Machine, VirtAddr, VirtRange};
 pub(crate) use edit::{Edit, Need};
+pub use entry::{Behavior, Inherit, Sharing};
 pub(crate) use entry::{Entry, EntryHandle, Flags, Kind};
-pub use entry::{Inherit, Sharing};
+pub use hint::Randomize;
 pub use insert::{MapError, Mapping, MappingBacking as Backing, Placement};
 pub use lookup::EntryInfo;
 pub use stack::GrowthLimits;

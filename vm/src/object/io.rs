@@ -30,6 +30,15 @@ impl core::hash::Hash for ObjectId {
     }
 }
 
+/// Which dirty pages are written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Clean {
+    /// All.
+    All,
+    /// Those that a periodic sync is to see.
+    Periodic,
+}
+
 /// Why an operation on an object failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ObjectError {
@@ -252,7 +261,17 @@ impl<'v, M: Machine> Object<'v, M> {
     pub fn clean(self, offset: u64, len: u64) -> Result<(), ObjectError> {
         let end = M::PAGE.count(offset.saturating_add(len));
         self.vm
-            .clean_pages(self.handle, M::PAGE.index(offset), end)
+            .clean_pages(self.handle, M::PAGE.index(offset), end, Clean::All)
+            .map_err(ObjectError::Pager)
+    }
+
+    /// Writes the dirty pages to the pager as a periodic sync does: all but those that were written
+    /// through entries alone that were advised against it ([`crate::Advice::NoSync`], M12).
+    ///
+    /// Errors: as for [`Object::clean`].
+    pub fn sync(self) -> Result<(), ObjectError> {
+        self.vm
+            .clean_pages(self.handle, 0, u64::MAX, Clean::Periodic)
             .map_err(ObjectError::Pager)
     }
 }
@@ -316,7 +335,7 @@ impl<M: Machine> Vm<M> {
     /// lock of the page's object. What the object itself wires stays wired.
     pub(crate) fn unwire_frame(&self, frame: Frame, state: &ObjectState) {
         let page = self.frames.page(frame);
-        if page.wired() > state.own_wirings() && page.unwire() == 0 {
+        if page.unwire(state.own_wirings()) == Some(0) {
             self.queues.put(&self.frames, frame, Queue::Active);
         }
     }
@@ -355,9 +374,10 @@ impl<M: Machine> Vm<M> {
         object: ObjectHandle,
         first: u64,
         end: u64,
+        which: Clean,
     ) -> Result<(), PagerError> {
         let mut at = first;
-        while let Some((index, outcome)) = self.clean_next(object, at, end) {
+        while let Some((index, outcome)) = self.clean_next(object, at, end, which) {
             outcome?;
             at = index;
         }
@@ -370,6 +390,7 @@ impl<M: Machine> Vm<M> {
         object: ObjectHandle,
         at: u64,
         end: u64,
+        which: Clean,
     ) -> Option<(u64, Result<(), PagerError>)> {
         let mut limbo = Limbo::new(self);
         let state = self.lock_object(object);
@@ -390,6 +411,9 @@ impl<M: Machine> Vm<M> {
             drop(state);
             self.wait_busy(wait);
             return Some((index, Ok(())));
+        }
+        if which == Clean::Periodic && page.has(Bits::NO_SYNC) {
+            return Some((index + 1, Ok(())));
         }
         self.gather_usage(frame, Usage::MODIFIED, &mut limbo);
         if !page.has(Bits::DIRTY) {

@@ -1,5 +1,6 @@
 //! Create, reference, release, end.
 
+use super::io::Clean;
 use super::limbo::Limbo;
 use super::radix::{Radix, Slot};
 use super::{Kind, ObjectGuard, ObjectHandle, ObjectRec, ObjectState};
@@ -165,7 +166,7 @@ impl<M: Machine> Vm<M> {
     pub(crate) fn end_paged(&self, object: ObjectHandle) {
         // Nobody refers to the object, so nobody adds a page. A failing write loses the page, as
         // there is nobody left to tell.
-        let _ = self.clean_pages(object, 0, u64::MAX);
+        let _ = self.clean_pages(object, 0, u64::MAX, Clean::All);
         let mut limbo = Limbo::new(self);
         let mut state = self.lock_object(object);
         let (Kind::Paged(pager) | Kind::Device(pager, _)) = state.kind else {

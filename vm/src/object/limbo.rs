@@ -173,3 +173,6 @@ impl<M: Machine> Drop for Limbo<'_, M> {
         self.settle();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,219 @@
+//! Advise: what a program says about how it uses a range (M12, M13).
+//!
+//! Advice about a range stands in its entries, which are clipped to it, with the map locked for
+//! writing. Advice about pages goes to the objects, with the map locked for reading alone, a few
+//! pages at a time. Holes and submaps are skipped, ranges cut to the map.
+
+use super::{Behavior, Edit, Entry, EntryHandle, Flags, MapError, Need, map_channel};
+use crate::Vm;
+use crate::fault::Prefault;
+use crate::object::limbo::Limbo;
+use crate::object::radix::Slot;
+use crate::object::{ObjectHandle, ObjectState};
+use crate::page::{Bits, Queue};
+use crate::space::Space;
+use bsdvm_machine::{Machine, Usage, VirtAddr, VirtRange};
+
+/// Pages that are looked at before the locks are let go.
+const BATCH: usize = 64;
+
+/// What a program says about a range.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Advice {
+    /// It is used in this order.
+    Behavior(Behavior),
+    /// A periodic sync ([`crate::Object::sync`]) is to leave alone what is written here. What is
+    /// written elsewhere to the same page is not.
+    NoSync,
+    /// It is not any more.
+    AutoSync,
+    /// A core dump is to leave it out.
+    NoCore,
+    /// It is to have it in.
+    Core,
+    /// The translations are stale: they go, and faults make them anew.
+    Invalidate,
+    /// It is going to be used: what is in memory is entered.
+    WillNeed,
+    /// It is not going to be used soon: its pages are the next to be paged out. Contents stay.
+    DontNeed,
+    /// Its contents are not needed, but where they are written again: private zero-filled pages
+    /// may be dropped instead of paged out, and read as zeroes then. Pages that have older
+    /// contents behind them are left alone, as those must not be seen again.
+    Free,
+}
+
+/// What becomes of the pages of a range.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pages {
+    Unneeded,
+    Freed,
+}
+
+impl<M: Machine> Space<'_, M> {
+    /// Takes advice about `range`, a range of whole pages (M12, M13).
+    ///
+    /// Errors: [`MapError::InvalidAddress`]; [`MapError::NoMemory`] for advice that stands in
+    /// entries. Nothing is changed then.
+    pub fn advise(self, range: VirtRange, advice: Advice) -> Result<(), MapError> {
+        if !M::PAGE.is_aligned_range(range) {
+            return Err(MapError::InvalidAddress);
+        }
+        let range = range.intersect(self.range());
+        let set = |flags: Flags, clear: Flags| {
+            self.advise_entries(range, move |entry| {
+                entry.flags = (entry.flags | flags) - clear;
+            })
+        };
+        let none = Flags::empty();
+        match advice {
+            Advice::Behavior(behavior) => {
+                return self.advise_entries(range, |entry| entry.behavior = behavior);
+            }
+            Advice::NoSync => return set(Flags::NO_SYNC, none),
+            Advice::AutoSync => return set(none, Flags::NO_SYNC),
+            Advice::NoCore => return set(Flags::NO_CORE, none),
+            Advice::Core => return set(none, Flags::NO_CORE),
+            Advice::Invalidate => return self.invalidate(range),
+            Advice::WillNeed => self.enter_resident(range, Prefault::Full),
+            Advice::DontNeed => self.advise_pages(range, Pages::Unneeded),
+            Advice::Free => self.advise_pages(range, Pages::Freed),
+        }
+        Ok(())
+    }
+
+    fn advise_entries(self, range: VirtRange, change: impl Fn(&mut Entry)) -> Result<(), MapError> {
+        let mut edit = self.edit(VirtRange::default(), Need::CLIP)?;
+        for at in [range.start(), range.end()] {
+            let found = edit.map.find(edit.vm, at);
+            if found.is_some_and(|handle| edit.get(handle).submap().is_none()) {
+                edit.clip(at);
+            }
+        }
+        edit.each(range, |edit, handle| {
+            if edit.get(handle).submap().is_none() {
+                change(edit.get_mut(handle));
+            }
+        });
+        edit.simplify(range);
+        Ok(())
+    }
+
+    /// Takes the translations of `range` away, but for those that no fault would make again.
+    fn invalidate(self, range: VirtRange) -> Result<(), MapError> {
+        let mut edit = self.edit(VirtRange::default(), Need::default())?;
+        edit.each(range, |edit, handle| {
+            if edit.is_faulted(handle) {
+                let part = edit.get(handle).range().intersect(range);
+                edit.unmap(part);
+            }
+        });
+        Ok(())
+    }
+
+    fn advise_pages(self, range: VirtRange, pages: Pages) {
+        let mut at = range.start();
+        while at < range.end() {
+            match self.advise_some(at, range.end(), pages) {
+                Some(next) => at = next,
+                None => return,
+            }
+        }
+    }
+
+    /// Sees to a few pages at or above `at`; gives where to go on. Nothing is locked when the
+    /// translations have been flushed.
+    fn advise_some(self, at: VirtAddr, end: VirtAddr, pages: Pages) -> Option<VirtAddr> {
+        let vm = self.vm;
+        let mut limbo = Limbo::new(vm);
+        let map = self.rec().map.read();
+        if map.frozen {
+            let ticket = vm.machine().ticket(map_channel(self.handle));
+            drop(map);
+            self.wait_map(ticket);
+            return Some(at);
+        }
+        let entry = *map.get(vm, map.find_at_or_above(vm, at)?);
+        let part = VirtRange::new(entry.start.max(at), entry.end.min(end))?;
+        let (Some(object), None) = (entry.object, entry.submap()) else {
+            return Some(part.end());
+        };
+        let first = entry.index_of::<M>(part.start());
+        let last = first + M::PAGE.index(part.len());
+        let mut state = vm.lock_object(object);
+        let useful = match pages {
+            Pages::Unneeded => !state.is_kernel(),
+            Pages::Freed => entry.is_private() && vm.is_own_memory(&entry, object, &state),
+        };
+        if !useful {
+            return Some(part.end());
+        }
+        let mut index = first;
+        for _ in 0..BATCH {
+            let next = state.pages.next(&vm.page_nodes, index);
+            let Some((found, slot)) = next.filter(|&(found, _)| found < last) else {
+                return Some(part.end());
+            };
+            index = found + 1;
+            vm.advise_page(&mut state, found, slot, pages, &mut limbo);
+        }
+        part.start().checked_add(M::PAGE.offset(index - first)?)
+    }
+}
+
+impl<M: Machine> Vm<M> {
+    /// Whether what an entry shows is zero-filled memory that nobody else sees, with nothing
+    /// behind it: pages that go are simply zero-filled again. Under the object's lock.
+    pub(crate) fn is_own_memory(
+        &self,
+        entry: &Entry,
+        object: ObjectHandle,
+        state: &ObjectState,
+    ) -> bool {
+        !entry.has(Flags::NEEDS_COPY)
+            && state.is_anonymous()
+            && state.backing.is_none()
+            && (state.one_mapping || self.references(object) == 1)
+    }
+
+    fn advise_page(
+        &self,
+        state: &mut ObjectState,
+        index: u64,
+        slot: Slot,
+        pages: Pages,
+        limbo: &mut Limbo<'_, M>,
+    ) {
+        let frame = match slot {
+            Slot::Resident(frame) => frame,
+            Slot::Swapped(slot) => {
+                if pages == Pages::Freed {
+                    state.pages.remove(&self.page_nodes, index);
+                    self.swap.free(slot);
+                }
+                return;
+            }
+        };
+        let page = self.frames.page(frame);
+        if page.is_busy() || page.wired() > 0 {
+            return;
+        }
+        let (usage, bits) = match pages {
+            Pages::Unneeded => (Usage::REFERENCED, Bits::REFERENCED),
+            // Clean, it is dropped when its turn comes; a later write makes it dirty.
+            Pages::Freed => (Usage::all(), Bits::REFERENCED | Bits::DIRTY),
+        };
+        self.gather_usage(frame, usage, limbo);
+        page.clear(bits);
+        self.queues.put(&self.frames, frame, Queue::Inactive);
+    }
+}
+
+impl<M: Machine> Edit<'_, M> {
+    /// Whether faults make the translations of an entry.
+    fn is_faulted(&self, handle: EntryHandle) -> bool {
+        let entry = self.get(handle);
+        let kernel = |object| self.vm.lock_object(object).is_kernel();
+        entry.submap().is_none() && !entry.has(Flags::NO_FAULT) && !entry.object.is_some_and(kernel)
+    }
+}
