@@ -130,7 +130,13 @@ pub(crate) fn attend() {
     if SIGNALLED.swap(false, Ordering::Relaxed) {
         let signals = with(|link| core::mem::take(&mut link.signals));
         for number in signals {
-            crate::run::signal(number);
+            if crate::run::signal(number) {
+                tell(Ask::Signalled);
+            } else {
+                // Nobody is there yet who could get it.
+                with(|link| link.signals.push(number));
+                SIGNALLED.store(true, Ordering::Relaxed);
+            }
         }
     }
 }
@@ -142,12 +148,13 @@ pub(crate) fn ask(ask: Ask) -> Answer {
         link.send(&Request { tag, ask });
         tag
     });
+    let mut looks = 0;
     loop {
         attend();
         if let Some(answer) = with(|link| link.answers.remove(&tag)) {
             return answer;
         }
-        threads::rest();
+        threads::rest(&mut looks);
     }
 }
 

@@ -56,8 +56,7 @@ impl Platform for BarePlatform {
     }
 
     fn spawn(&self, body: Box<dyn FnOnce() + Send>) -> Result<(), Errno> {
-        threads::spawn(body);
-        Ok(())
+        threads::spawn(body).map_err(|_| Errno::EAGAIN)
     }
 
     fn wait_files(

@@ -20,11 +20,14 @@ static SYSTEM: AtomicPtr<Linux<BarePlatform>> = AtomicPtr::new(core::ptr::null_m
 
 /// Runs what the command line says to its end.
 pub(crate) fn run(command_line: &[u8]) -> ! {
-    if command_line
-        .split(|b| *b == b' ')
-        .any(|word| word == b"test")
-    {
-        tests::run();
+    for word in command_line.split(|b| *b == b' ') {
+        match word {
+            b"test" => tests::run(),
+            b"panic" => tests::ends::panic(),
+            b"overflow" => tests::ends::overflow(),
+            b"double-fault" => tests::ends::double_fault(),
+            _ => {}
+        }
     }
     link::init();
     let boot = match link::ask(Ask::Boot) {
@@ -37,14 +40,11 @@ pub(crate) fn run(command_line: &[u8]) -> ! {
     exit(End::Good)
 }
 
-/// Passes a signal on to the programs.
-pub(crate) fn signal(number: u32) {
+/// Passes a signal on to the programs. Whether somebody got it.
+pub(crate) fn signal(number: u32) -> bool {
     // SAFETY: null, or what `Linux::new` gave, which lives for ever.
-    if let Some(linux) = unsafe { SYSTEM.load(Ordering::Relaxed).as_ref() } {
-        // Nobody may be there to get it: then it is lost, as the run is at its end.
-        let _ = linux.pass_signal(number);
-    }
-    link::tell(Ask::Signalled);
+    let linux = unsafe { SYSTEM.load(Ordering::Relaxed).as_ref() };
+    linux.is_some_and(|linux| linux.pass_signal(number).is_ok())
 }
 
 fn early(outcome: Outcome) -> Ending {

@@ -8,17 +8,18 @@ use crate::{clock, link};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
-use alloc::vec;
 use alloc::vec::Vec;
 use bsdvm_machine::{Channel, Locks, Ticket, Wait};
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use x86_64::instructions::interrupts;
 
 use crate::machine::Bare;
 
-/// Words of a stack: 64 KiB.
-const STACK_WORDS: usize = 8 << 10;
+/// Words of a stack: 32 KiB. Programs were seen to need a third of it.
+const STACK_WORDS: usize = 4 << 10;
+/// How many threads there may be, so that their stacks leave room in the heap.
+const MOST: usize = 1000;
 /// What the last words of a stack hold as long as it did not overflow.
 const CANARY: u64 = 0x5ca1_ab1e_0ddb_a11d;
 /// How often the waiting loop looks before it halts until the next tick.
@@ -88,9 +89,22 @@ pub(crate) fn init() {
     THREADS.lock().current = Some(Arc::new(first));
 }
 
+/// There are too many threads already, or there is no memory for a stack.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct NoThread;
+
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+
 /// Runs `body` on a new thread, some time after this one gave way.
-pub(crate) fn spawn(body: Body) {
-    let mut stack = vec![0; STACK_WORDS].into_boxed_slice();
+pub(crate) fn spawn(body: Body) -> Result<(), NoThread> {
+    let mut stack = Vec::new();
+    let room = stack.try_reserve_exact(STACK_WORDS).is_ok();
+    if !room || COUNT.load(Ordering::Relaxed) >= MOST {
+        return Err(NoThread);
+    }
+    COUNT.fetch_add(1, Ordering::Relaxed);
+    stack.resize(STACK_WORDS, 0);
+    let mut stack = stack.into_boxed_slice();
     (stack[0], stack[1]) = (CANARY, CANARY);
     // What `switch_stacks` takes off: six registers and where to go on.
     let top = STACK_WORDS - 2;
@@ -103,6 +117,7 @@ pub(crate) fn spawn(body: Body) {
         ran: AtomicU64::new(0),
     };
     THREADS.lock().ready.push_back(Arc::new(thread));
+    Ok(())
 }
 
 /// Where a new thread begins.
@@ -127,6 +142,7 @@ fn settle() {
 }
 
 fn end() -> ! {
+    COUNT.fetch_sub(1, Ordering::Relaxed);
     let own = current();
     THREADS.lock().ended = Some(own.clone());
     // The list holds it until it no longer needs its stack.
@@ -152,13 +168,25 @@ pub(crate) fn give_way() {
 }
 
 /// Lets others run, or waits a little when there is nobody: for those who look again and again.
-pub(crate) fn rest() {
+/// `looks` counts how often they have.
+pub(crate) fn rest(looks: &mut u32) {
     Bare::assert_none_held();
     expire();
     if THREADS.lock().ready.is_empty() {
-        core::hint::spin_loop();
+        wait_a_little(looks);
     } else {
         give_way();
+    }
+}
+
+/// Spins at first, for what comes at once, and then until the next tick.
+fn wait_a_little(looks: &mut u32) {
+    *looks += 1;
+    if *looks < PATIENCE {
+        core::hint::spin_loop();
+    } else {
+        interrupts::enable_and_hlt();
+        interrupts::disable();
     }
 }
 
@@ -195,13 +223,7 @@ fn wait_for_ready() -> Arc<Thread> {
         if let Some(next) = THREADS.lock().ready.pop_front() {
             return next;
         }
-        looks += 1;
-        if looks < PATIENCE {
-            core::hint::spin_loop();
-        } else {
-            interrupts::enable_and_hlt();
-            interrupts::disable();
-        }
+        wait_a_little(&mut looks);
     }
 }
 

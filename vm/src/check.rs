@@ -251,8 +251,13 @@ impl<M: Machine> Vm<M> {
         let index = entry.index_of::<M>(va);
         // A device has no page to compare with.
         let device = self.lock_object(object).is_device();
+        let shown = match entry.is_page_table() {
+            // The table may have changed since, but it cannot name another object's page.
+            true => self.frames.page(t.frame).identity().map(|(o, _)| o) == Some(object),
+            false => self.chain_page(object, index) == Some(t.frame),
+        };
         ensure(
-            device || self.chain_page(object, index) == Some(t.frame),
+            device || shown,
             "pmap: a translation shows another page than the chain",
         )?;
         ensure(
@@ -285,8 +290,10 @@ impl<M: Machine> Vm<M> {
         )?;
         let kernel = matches!(state.kind, Kind::Kernel);
         let (mut resident, mut swapped, mut at) = (0, 0, 0);
+        let size = state.size::<M>();
         while let Some((index, slot)) = state.pages.next(&self.page_nodes, at) {
             at = index + 1;
+            ensure(index < size, "page: beyond the end of its object")?;
             match slot {
                 Slot::Resident(frame) => {
                     resident += 1;

@@ -5,6 +5,7 @@
 
 mod bench;
 mod fuzz;
+mod pack;
 mod qemu;
 mod rows;
 mod setup;
@@ -37,6 +38,8 @@ enum Verb {
     Tidy(tidy::Tidy),
     /// What the core has to be able to do, row by row, with the tests that show it.
     Rows,
+    /// Packs what people take, and builds it from the packages.
+    Pack,
     /// Benchmarks.
     Bench(bench::Bench),
     /// Fuzzes one target, or each in turn.
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Verb::Qemu => setup::kernel(&mut steps).and_then(|()| qemu::run(&mut steps)),
         Verb::Tidy(args) => tidy::run(&mut steps, &args),
         Verb::Rows => rows::run(&mut steps),
+        Verb::Pack => pack::run(&mut steps),
         Verb::Bench(args) => bench::run(&mut steps, &args),
         Verb::Fuzz(args) => fuzz::run(&mut steps, &args),
     };

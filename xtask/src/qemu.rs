@@ -5,7 +5,7 @@ use crate::steps::{Outcome, Steps, cargo};
 use std::io::Read;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 const TARGET: &str = "x86_64-unknown-none";
@@ -13,15 +13,25 @@ const TARGET: &str = "x86_64-unknown-none";
 const PROFILE: &str = "checked";
 /// What ends a run that hangs.
 const LIMIT: Duration = Duration::from_secs(120);
-/// The status of QEMU when the kernel ended as it should.
+/// The status of QEMU when the kernel ended as it should, and when it failed and said why.
 const GOOD: i32 = 33;
+const FAILED: i32 = 35;
+
+/// How the kernel is started: its command line, the status that it ends with, and words of the
+/// last line that it says.
+const RUNS: [(&str, i32, &str); 4] = [
+    ("test", GOOD, "tests passed"),
+    ("panic", FAILED, "kernel panic at src/tests/ends.rs"),
+    ("overflow", FAILED, "(double fault) in the kernel at "),
+    ("double-fault", FAILED, "(double fault) in the kernel at "),
+];
 
 /// The machine: that of `bsdvm run --machine qemu`, without its devices. The serial port is
 /// standard output.
 const MACHINE: &str = "-machine microvm,pit=off,pic=off,rtc=off,acpi=off,isa-serial=on \
     -accel tcg -cpu max -smp 1 -m 160M -no-user-config -nodefaults -display none -no-reboot \
     -device isa-debug-exit,iobase=0xf4,iosize=4 \
-    -chardev stdio,id=serial,signal=off -serial chardev:serial -append test -kernel";
+    -chardev stdio,id=serial,signal=off -serial chardev:serial -kernel";
 
 /// Why the kernel cannot be tested here, if it cannot.
 fn missing(steps: &Steps) -> Option<&'static str> {
@@ -53,28 +63,37 @@ pub(crate) fn run(steps: &mut Steps) -> Outcome {
     steps.command("kernel: build", &mut cargo(&format!("build {place}")))?;
     let kernel = format!("target/kernel/{TARGET}/{PROFILE}/bsdvm-kernel");
     let kernel = steps.root().join(kernel);
-    steps.check("kernel: tests in QEMU", || match boot(&kernel) {
-        Ok(()) => Vec::new(),
-        Err(why) => vec![why],
+    RUNS.iter().try_for_each(|(line, status, words)| {
+        steps.check(&format!("kernel in QEMU: {line}"), || {
+            match boot(&kernel, line, *status, words) {
+                Ok(()) => Vec::new(),
+                Err(why) => vec![why],
+            }
+        })
     })
 }
 
-/// Starts the kernel and waits for its end.
-fn boot(kernel: &Path) -> Result<(), String> {
+/// Starts the kernel with a command line and waits for its end.
+fn boot(kernel: &Path, line: &str, status: i32, words: &str) -> Result<(), String> {
     let mut qemu = Command::new(setup::QEMU);
     qemu.args(MACHINE.split_whitespace())
         .arg(kernel)
+        .args(["-append", line])
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
     let start = Instant::now();
     let mut child = qemu.spawn().map_err(|e| e.to_string())?;
-    let said = listen(&mut child);
+    let pieces = listen(&mut child);
+    let mut said = String::new();
     let end = loop {
-        match said.recv_timeout(LIMIT.saturating_sub(start.elapsed())) {
-            Ok(text) => print!("{text}"),
+        match pieces.recv_timeout(LIMIT.saturating_sub(start.elapsed())) {
+            Ok(piece) => {
+                print!("{piece}");
+                said.push_str(&piece);
+            }
             // It has closed its output: it ends, or has ended.
-            Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => break child.wait(),
-            Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {
+            Err(RecvTimeoutError::Disconnected) => break child.wait(),
+            Err(RecvTimeoutError::Timeout) => {
                 // It may end at the same moment.
                 let _ = child.kill();
                 let _ = child.wait();
@@ -83,8 +102,12 @@ fn boot(kernel: &Path) -> Result<(), String> {
         }
     };
     match end.map_err(|e| e.to_string())?.code() {
-        Some(GOOD) => Ok(()),
-        other => Err(format!("QEMU ended with {other:?}")),
+        Some(code) if code == status => {}
+        other => return Err(format!("QEMU ended with {other:?}")),
+    }
+    match said.lines().next_back() {
+        Some(last) if last.contains(words) => Ok(()),
+        other => Err(format!("the last line is {other:?}")),
     }
 }
 

@@ -2,21 +2,11 @@
 
 use crate::rows::{self, Missing};
 use crate::steps::{Outcome, Steps, cargo, checked};
-use crate::{qemu, setup, tidy};
+use crate::{pack, qemu, setup, tidy};
 use std::process::Command;
 
 /// Packages whose tests run in release builds too: what is `unsafe`, timed or raced there differs.
 const RELEASE: &str = "-p bsdvm -p bsdvm-sim -p bsdvm-x86_64";
-
-/// Packages that people take, in an order in which they can be published.
-const PUBLISHED: [&str; 6] = [
-    "bsdvm-machine",
-    "bsdvm-sim",
-    "bsdvm",
-    "bsdvm-x86_64",
-    "bsdvm-hosted",
-    "bsdvm-linux",
-];
 
 /// Tests under a checker of interleavings: the checker, whose name the test has too, package and
 /// folder.
@@ -53,19 +43,9 @@ pub(crate) fn run(steps: &mut Steps) -> Outcome {
     // The command has the name of the core, and would write its pages over the core's.
     let mut doc = cargo("doc --no-deps --workspace --exclude bsdvm-cli");
     steps.command("documentation", doc.env("RUSTDOCFLAGS", "-Dwarnings"))?;
-    packages(steps)?;
+    pack::run(steps)?;
     interleavings(steps, |command| command)?;
     miri(steps)
-}
-
-/// Packs what people take, and builds each from what was packed, with the others in place of what
-/// is published. What it needs from elsewhere was fetched for the tests.
-fn packages(steps: &mut Steps) -> Outcome {
-    let mut package = cargo("package --offline --allow-dirty --quiet");
-    for name in PUBLISHED {
-        package.args(["--package", name]);
-    }
-    steps.command("packages", &mut package)
 }
 
 /// The tests under shuttle and loom that exist, each command as `set` leaves it.

@@ -58,12 +58,17 @@ pub fn text(bytes: &[u8]) -> String {
 
 /// Asserts that a program says and ends the same natively and under `bsdvm`.
 pub fn same<S: AsRef<OsStr>>(program: &[S]) {
+    same_with(&[], program);
+}
+
+/// The same with options of `bsdvm`.
+pub fn same_with<S: AsRef<OsStr>>(options: &[&str], program: &[S]) {
     let shown: Vec<_> = program
         .iter()
         .map(|p| p.as_ref().to_string_lossy())
         .collect();
     let expected = native(program);
-    let got = bsdvm(&[], program);
+    let got = bsdvm(options, program);
     assert_eq!(
         text(&got.stdout),
         text(&expected.stdout),

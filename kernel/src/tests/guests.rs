@@ -71,7 +71,7 @@ pub(super) fn faults_are_told() {
     let vm = small_vm();
     // mov [rbx], rax; and a load of the kernel's own memory: mov rax, [rcx]
     let (own, mut regs) = program(vm, &[0x48, 0x89, 0x03, 0x48, 0x8b, 0x01, 0xeb, 0xfe]);
-    regs.rcx = 0xffff_ffff_8010_0000;
+    regs.rcx = crate::layout::DIRECT + 0x10_0000;
     let mut thread = BareThread::new(own.id());
     let code = VirtAddr(regs.rip);
     let fetch = Trap::Fault {
@@ -141,7 +141,7 @@ pub(super) fn a_loop_is_interrupted() {
     let (own, mut regs) = program(vm, &[0xeb, 0xfe]);
     let mut thread = BareThread::new(own.id());
     let kicker = thread.kicker();
-    threads::spawn(Box::new(move || kicker.kick()));
+    assert_eq!(threads::spawn(Box::new(move || kicker.kick())), Ok(()));
     assert_eq!(run(vm, own, &mut thread, &mut regs), Trap::Kicked);
     drop(thread);
     own.release();

@@ -27,7 +27,7 @@ fn player(first: u32) {
 
 /// Two threads wake each other in turns, and none is left asleep.
 pub(super) fn turns_are_taken() {
-    threads::spawn(Box::new(|| player(1)));
+    assert_eq!(threads::spawn(Box::new(|| player(1))), Ok(()));
     player(0);
     while TURN.load(Ordering::Relaxed) != TURNS {
         threads::give_way();
@@ -40,12 +40,13 @@ pub(super) fn deadlines_end_sleeps() {
     let start = clock::now();
     for (place, millis) in [(2u32, 6u64), (0, 2), (1, 4)] {
         let deadline = start + millis * 1_000_000;
-        threads::spawn(Box::new(move || {
+        let sleeper = threads::spawn(Box::new(move || {
             let channel = Channel(100 + u64::from(place));
             Bare.sleep(channel, Bare.ticket(channel), Some(deadline));
             assert!(clock::now() >= deadline, "woken too early");
             assert_eq!(ENDED.fetch_add(1, Ordering::Relaxed), place);
         }));
+        assert_eq!(sleeper, Ok(()));
     }
     let last = Channel(99);
     while ENDED.load(Ordering::Relaxed) < 3 {

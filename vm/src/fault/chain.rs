@@ -84,9 +84,11 @@ impl<'v, M: Machine> Chain<'v, M> {
                 })),
                 Kind::Anonymous | Kind::Kernel | Kind::Dead => None,
             };
+            if link.index >= link.state.size::<M>() {
+                return Found::BeyondEnd;
+            }
             if let Some(found) = found {
-                let within = link.index < link.state.size::<M>();
-                return if within { found } else { Found::BeyondEnd };
+                return found;
             }
             let Some(backing) = link.state.backing else {
                 return Found::Nothing;

@@ -335,7 +335,7 @@ impl<M: Machine> Vm<M> {
     /// lock of the page's object. What the object itself wires stays wired.
     pub(crate) fn unwire_frame(&self, frame: Frame, state: &ObjectState) {
         let page = self.frames.page(frame);
-        if page.wired() > state.own_wirings() && page.unwire() == 0 {
+        if page.unwire(state.own_wirings()) == Some(0) {
             self.queues.put(&self.frames, frame, Queue::Active);
         }
     }

@@ -404,3 +404,6 @@ impl<M: Machine> Vm<M> {
         Some(count)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -83,14 +83,14 @@ fn wirings_are_counted_right() {
             let world = world.clone();
             move || {
                 assert!(world.page.wire());
-                world.page.unwire()
+                world.page.unwire(0)
             }
         });
         assert!(world.page.wire());
         let left = world.page.wired();
         assert!((1..=2).contains(&left));
         other.join().unwrap();
-        assert_eq!((world.page.wired(), world.page.unwire()), (1, 0));
+        assert_eq!((world.page.wired(), world.page.unwire(0)), (1, Some(0)));
         assert!(world.page.is_busy(), "the flags are left alone");
     });
 }

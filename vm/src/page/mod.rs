@@ -146,13 +146,13 @@ impl Page {
             .is_ok()
     }
 
-    /// One wiring less; gives what is left. A page that is not wired stays so.
-    pub(crate) fn unwire(&self) -> u32 {
+    /// One wiring less; gives what is left. `None` for a page that has no more than `keep`, which
+    /// it keeps.
+    pub(crate) fn unwire(&self, keep: u32) -> Option<u32> {
+        let less = |state: u32| (state >> WIRE_SHIFT > keep).then(|| state - WIRE_ONE);
         self.state
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |s| {
-                s.checked_sub(WIRE_ONE)
-            })
-            .map_or(0, |before| (before >> WIRE_SHIFT) - 1)
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, less)
+            .map_or(None, |before| Some((before >> WIRE_SHIFT) - 1))
     }
 
     /// Whether the page is on a queue.

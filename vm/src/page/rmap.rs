@@ -191,3 +191,6 @@ impl<M: Machine> Rmap<M> {
         (0..).map_while(|i| self.nth(frame, page, i)).count() as u64
     }
 }
+
+#[cfg(test)]
+mod tests;

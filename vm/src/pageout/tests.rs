@@ -1,7 +1,7 @@
 //! What page-out leaves alone though it meets it on a queue.
 
 use crate::map::{Mapping, Placement};
-use crate::page::{Bits, busy_channel};
+use crate::page::{Bits, Queue, busy_channel};
 use crate::{Config, Vm};
 use bsdvm_machine::{Access, Frame, Prot, VirtAddr, VirtRange};
 use bsdvm_sim::{Sim, SimConfig};
@@ -45,4 +45,19 @@ fn o03_busy_and_wired_pages_stay() {
 fn o03_each_frame_has_a_channel_of_its_own() {
     assert_ne!(busy_channel(Frame(1)), busy_channel(Frame(2)));
     assert_ne!(busy_channel(Frame(0)).0, 0);
+}
+
+#[test]
+fn a_page_that_was_not_used_becomes_inactive() {
+    let inactive = |used: Bits| {
+        let mut count = 0;
+        taken(|vm, f| {
+            vm.frames.page(f).set(used);
+            super::policy::next(vm);
+            count = vm.queues.count(Queue::Inactive);
+        });
+        count
+    };
+    assert_eq!(inactive(Bits::empty()), 1);
+    assert_eq!(inactive(Bits::REFERENCED), 0);
 }

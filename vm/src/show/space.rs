@@ -22,6 +22,10 @@ pub struct SpaceInfo {
     pub entries: u64,
     /// The version stamp of the map.
     pub stamp: u64,
+    /// Pages in memory of the zero-filled objects that entries have in front (S04).
+    pub anonymous: u64,
+    /// Pages on swap that the space has a part in (S04).
+    pub swapped: u64,
     /// The number of the space whose pmap translates the addresses.
     pub pmap: u32,
     /// Pages that this pmap maps.
@@ -31,6 +35,7 @@ pub struct SpaceInfo {
 impl SpaceInfo {
     pub(super) fn of<M: Machine>(space: Space<'_, M>) -> SpaceInfo {
         let resident = space.resident();
+        let (anonymous, swapped) = (space.anonymous_count(), space.swap_count());
         let rec = space.rec();
         let map = rec.map.read();
         SpaceInfo {
@@ -41,25 +46,30 @@ impl SpaceInfo {
             size: map.bytes,
             entries: map.tree.len(),
             stamp: rec.stamp.read(),
+            anonymous,
+            swapped,
             pmap: space.home().raw(),
             resident,
         }
     }
 }
 
-/// `vmspace = 1, ref = 1, hold = 2, map = 0x100000-0x120000, size = 0x4000, pmap = 1, resident = 3`
+/// `vmspace = 1, ref = 1, hold = 2, map = 0x100000-0x120000, size = 0x4000, anon = 3, swap = 1,
+/// pmap = 1, resident = 3`, on one line.
 impl fmt::Display for SpaceInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "vmspace = {}, ref = {}, hold = {}, map = {:#x}-{:#x}, size = {:#x}, pmap = {}, \
-             resident = {}",
+            "vmspace = {}, ref = {}, hold = {}, map = {:#x}-{:#x}, size = {:#x}, \
+             anon = {}, swap = {}, pmap = {}, resident = {}",
             self.number,
             self.references,
             self.holds,
             self.range.start().0,
             self.range.end().0,
             self.size,
+            self.anonymous,
+            self.swapped,
             self.pmap,
             self.resident
         )

@@ -24,10 +24,7 @@ pub(super) struct Row {
 /// Rows that are due and have no test yet. This list may only shrink: a row in it that has tests
 /// has to go, and a row outside of it that has none fails `cargo xtask test`.
 pub(super) const NOT_YET: &[&str] = &[
-    "K01", "K02", "K03", "K04", "K05", "K06", "K07", "K08", "K09", "K10", "K11", "K12", "K13",
-    "K14", "K15", "K16", "K17", "K18", "E03", "E04", "E05", "E07", "M01", "M02", "M10", "M12",
-    "M14", "M15", "M18", "M19", "S01", "S03", "S04", "S05", "S06", "S07", "O01", "O02", "O03",
-    "O10",
+    "E04", "E05", "E07", "M01", "M02", "M10", "M12", "M14", "M15", "M18", "M19", "O02", "O03",
 ];
 
 const fn row(tag: &'static str, title: &'static str) -> Row {

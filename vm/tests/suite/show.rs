@@ -1,11 +1,14 @@
 //! What a person sees: maps, spaces and counters as text, word by word.
 
-mod common;
-
-use bsdvm::{Access, Inherit, Mapping, ObjectKind, Prot, Sharing, Space};
-use bsdvm_sim::Sim;
-use common::scripted::{Slot, Stage};
-use common::{Files, MemorySwap, PAGE, anon, at, check_empty, map_at, pages, put, space, vm};
+use crate::common::scripted::{Slot, Stage};
+use crate::common::{
+    Files, MemorySwap, PAGE, anon, at, check_empty, map_at, pages, put, space, vm,
+};
+use bsdvm::{
+    Access, Config, Find, Inherit, KernelConfig, Mapping, ObjectKind, Paging, Prot, Sharing, Space,
+    VirtAddr, VirtRange, Vm,
+};
+use bsdvm_sim::{Sim, SimConfig};
 use std::sync::atomic::Ordering;
 
 /// The lines of a map, with `#` for the numbers of entries and the version: how often a change
@@ -130,6 +133,45 @@ fn d01_submaps_are_indented_and_shown_once() {
 }
 
 #[test]
+fn d01_the_map_of_the_kernel() {
+    let low = VirtAddr(0xffff_8000_0000_0000);
+    let machine = Sim::new(SimConfig {
+        kernel: VirtRange::from_len(low, 256 * PAGE).unwrap(),
+        ..SimConfig::default()
+    });
+    let vm = Vm::new(machine, Config::default()).unwrap();
+    let config = KernelConfig {
+        zero_region: 0,
+        ..KernelConfig::of(vm.machine())
+    };
+    let kmem = vm.kmem_init(config).unwrap();
+    let kernel = kmem.map();
+    kernel.alloc(2 * PAGE).unwrap();
+    kernel.alloc_nofault(PAGE).unwrap();
+    let map = kernel
+        .suballoc(4 * PAGE, Find::Any, Paging::Pageable)
+        .unwrap();
+    map.alloc_pageable(PAGE).unwrap();
+    let expected = [
+        "Task map 1: pmap=1, nentries=3, version=#",
+        "  map entry #: start=0xffff800000000000, end=0xffff800000002000",
+        "   prot=7/7/none, wired (1), object=1, offset=0x0",
+        "    Object 1: type=kernel, size=0x100000, res=2, swap=0, ref=2, sref=0",
+        "  map entry #: start=0xffff800000002000, end=0xffff800000003000",
+        "   prot=7/7/none, object=0, offset=0x0, no fault",
+        "  map entry #: start=0xffff800000003000, end=0xffff800000007000",
+        "   prot=7/7/none, share=2, offset=0x0",
+        "    Task map 2: pmap=1, nentries=1, version=#",
+        "      map entry #: start=0xffff800000003000, end=0xffff800000004000",
+        "       prot=7/7/none, object=3, offset=0x0",
+        "        Object 3: type=default, size=0x1000, res=0, swap=0, ref=1, sref=0, one mapping",
+    ];
+    assert_eq!(shown(kernel.space()), expected);
+    kmem.end();
+    check_empty(&vm);
+}
+
+#[test]
 fn d01_maps_in_maps_are_followed_four_deep() {
     let vm = vm(1000);
     let s = space(&vm, 4);
@@ -249,18 +291,24 @@ fn d01_pages_of_an_object_one_by_one() {
 #[test]
 fn d02_a_space_with_its_map_and_pmap() {
     let vm = vm(1000);
+    vm.swap_on(MemorySwap::leak(8)).unwrap();
     let first = space(&vm, 8);
     let s = space(&vm, 32);
-    anon(s, 0, 4);
+    anon(s, 0, 5);
     anon(s, 8, 2);
-    for page in 0..3 {
+    (0..4).for_each(|page| put(s, page, 1));
+    while vm.pageout_step(1000) > 0 {}
+    s.fault(at(0), Access::Read).unwrap();
+    put(s, 8, 1);
+    for page in [9, 4] {
         s.fault(at(page), Access::Write).unwrap();
     }
+    for _ in 0..4 {
+        s.hold();
+    }
     s.reference();
-    s.hold();
-    s.hold();
-    let line = "vmspace = 2, ref = 2, hold = 4, map = 0x100000-0x120000, size = 0x6000, \
-                pmap = 2, resident = 3";
+    let line = "vmspace = 2, ref = 2, hold = 6, map = 0x100000-0x120000, size = 0x7000, \
+                anon = 4, swap = 3, pmap = 2, resident = 3";
     let text = s.show_space().to_string();
     assert_eq!(text, format!("{line}\n{}", s.show()));
     let info = s.info();
@@ -269,11 +317,12 @@ fn d02_a_space_with_its_map_and_pmap() {
     // The contents end, the structure stays as long as it is held.
     s.release();
     s.release();
-    let line = "vmspace = 2, ref = 0, hold = 2, map = 0x100000-0x120000, size = 0x0, \
-                pmap = 2, resident = 0";
+    let line = "vmspace = 2, ref = 0, hold = 4, map = 0x100000-0x120000, size = 0x0, \
+                anon = 0, swap = 0, pmap = 2, resident = 0";
     assert_eq!(s.show_space().to_string().lines().next(), Some(line));
-    s.unhold();
-    s.unhold();
+    for _ in 0..4 {
+        s.unhold();
+    }
     first.release();
     check_empty(&vm);
 }
