@@ -9,7 +9,7 @@ mod common;
 
 use bsdvm::{
     Access, Advice, Config, DevicePage, Frame, Mapping, Memory, MemoryAttr, PageBytes, Pager,
-    PagerError, PagerOps, Prot, Sharing, SwapDevice, Vm,
+    PagerError, PagerOps, Pmap, Prot, Sharing, SwapDevice, Vm,
 };
 use bsdvm_sim::{Sim, SimConfig};
 use common::{PAGE, TestVm, anon, at, check, get, map_at, pages, put, space, touch};
@@ -138,16 +138,24 @@ fn a_revocation_meets_stores() {
             })
         };
         let revoke: Part = Box::new(move |vm| {
-            device.0.store(FRAMES + 1, Ordering::Relaxed);
-            vm.object(object).revoke(0, PAGE);
-            let before = word_of(vm, FRAMES);
-            for _ in 0..8 {
-                thread::yield_now();
+            for other in [1, 0, 1] {
+                device.0.store(FRAMES + other, Ordering::Relaxed);
+                vm.object(object).revoke(0, PAGE);
+                let last = FRAMES + 1 - other;
+                let before = word_of(vm, last);
+                for _ in 0..8 {
+                    thread::yield_now();
+                }
+                assert_eq!(word_of(vm, last), before, "somebody still writes there");
             }
-            assert_eq!(word_of(vm, FRAMES), before, "somebody still writes there");
         });
         together(&vm, vec![store(0), store(1), revoke]);
         check(&vm);
+        let shown = vm.space(id).with_pmap(|pmap| pmap.extract(at(0))).unwrap();
+        assert!(
+            shown.is_none_or(|t| t.frame == Frame(FRAMES + 1)),
+            "entered after"
+        );
         vm.space(id).release();
         vm.object(object).release();
     });
