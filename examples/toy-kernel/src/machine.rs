@@ -8,11 +8,11 @@ use bsdvm_machine::{
     MemoryAttr, PageSize, Pmap, Prot, Removed, Ticket, Translation, Usage, VirtAddr, VirtRange,
     Wait,
 };
-use parking_lot::{Condvar, Mutex, RawMutex, RawRwLock};
+use parking_lot::{Mutex, RawMutex, RawRwLock};
 use std::collections::BTreeMap;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicPtr, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 const PAGE: usize = 4096;
 
@@ -25,9 +25,6 @@ pub(crate) struct Toy {
     memory: Vec<Mutex<Box<[u8; PAGE]>>>,
     /// A page beside each frame, used in its place while the frame holds records of the core.
     records: Vec<AtomicPtr<u8>>,
-    /// How often anything was woken, and who waits for that.
-    woken: Mutex<u64>,
-    wakeups: Condvar,
     start: Instant,
 }
 
@@ -42,8 +39,6 @@ impl Toy {
                 .map(|_| Mutex::new(Box::new([0; PAGE])))
                 .collect(),
             records: (0..frames).map(record).collect(),
-            woken: Mutex::new(0),
-            wakeups: Condvar::new(),
             start: Instant::now(),
         }
     }
@@ -58,17 +53,22 @@ impl Machine for Toy {
     type Pmap = ToyPmap;
 
     fn pmap_create(&self) -> Result<ToyPmap, EnterError> {
-        Ok(ToyPmap::default())
+        Ok(ToyPmap::over(self.user_range()))
     }
 
     fn user_range(&self) -> VirtRange {
-        user()
+        // The lower half but for the first and the last page.
+        let range = VirtRange::new(VirtAddr(1 << 12), VirtAddr((1 << 47) - (1 << 12)));
+        range.unwrap_or_default()
     }
-}
 
-/// What a program can address: the lower half but for the first and the last page.
-fn user() -> VirtRange {
-    VirtRange::new(VirtAddr(1 << 12), VirtAddr((1 << 47) - (1 << 12))).unwrap_or_default()
+    fn kernel_range(&self) -> VirtRange {
+        VirtRange::from_len(VirtAddr(0xffff_8000_0000_0000), 64 << 20).unwrap_or_default()
+    }
+
+    fn pmap_kernel(&self) -> Result<ToyPmap, EnterError> {
+        Ok(ToyPmap::over(self.kernel_range()))
+    }
 }
 
 impl Memory for Toy {
@@ -139,31 +139,20 @@ impl Locks for Toy {
     type RawRwLock = RawRwLock;
 }
 
-/// Every channel is one: whoever is woken for nothing looks again and sleeps on.
+/// A sleep may end early, and who slept looks again: here it always does.
 impl Wait for Toy {
     fn ticket(&self, _: Channel) -> Ticket {
-        Ticket(*self.woken.lock())
+        Ticket(0)
     }
-
-    fn sleep(&self, _: Channel, ticket: Ticket, deadline: Option<u64>) {
-        let mut woken = self.woken.lock();
-        if *woken == ticket.0 {
-            // It may end early: whoever sleeps looks again.
-            let left = deadline.map_or(u64::MAX, |at| at.saturating_sub(self.now()));
-            self.wakeups
-                .wait_for(&mut woken, Duration::from_nanos(left));
-        }
+    fn sleep(&self, _: Channel, _: Ticket, _: Option<u64>) {
+        std::thread::yield_now();
     }
-
-    fn wake(&self, _: Channel) {
-        *self.woken.lock() += 1;
-        self.wakeups.notify_all();
-    }
+    fn wake(&self, _: Channel) {}
 }
 
 /// Translations of one space, by address.
-#[derive(Default)]
 pub(crate) struct ToyPmap {
+    range: VirtRange,
     slots: Mutex<BTreeMap<u64, Translation>>,
     /// Frames that were given for tables: this machine keeps its tables elsewhere.
     donated: Mutex<Vec<Frame>>,
@@ -191,6 +180,14 @@ fn gone(va: u64, t: Translation) -> Removed {
 }
 
 impl ToyPmap {
+    fn over(range: VirtRange) -> ToyPmap {
+        ToyPmap {
+            range,
+            slots: Mutex::default(),
+            donated: Mutex::default(),
+        }
+    }
+
     /// One access of the processor: the frame and the place in it, or the fault.
     fn access(&self, va: VirtAddr, access: Access) -> Result<(Frame, usize), ProbeFault> {
         let page = Toy::PAGE.floor(va).0;
@@ -218,7 +215,7 @@ impl Pmap for ToyPmap {
         replaced: &mut dyn FnMut(Removed),
     ) -> Result<Done, EnterError> {
         let range = VirtRange::from_len(va, u64::from(run.count) * PAGE as u64);
-        let range = range.filter(|range| user().contains_range(*range));
+        let range = range.filter(|range| self.range.contains_range(*range));
         let pages = Toy::PAGE.pages(range.ok_or(EnterError::BadAddress)?);
         let mut slots = self.slots.lock();
         for (page, frame) in pages.zip(run.frames()) {

@@ -9,8 +9,9 @@
 mod machine;
 
 use bsdvm::{
-    Access, Config, FaultError, MapError, Mapping, PageBytes, PagerError, Placement, Prot, Space,
-    SpaceError, SwapDevice, VirtAddr, VirtRange, Vm,
+    Access, Config, FaultError, Fill, Find, KernelConfig, Kmem, KmemError, Malloc, MapError,
+    Mapping, PageBytes, PagerError, Paging, Placement, Prot, Space, SpaceError, SubmapName,
+    SwapDevice, VirtAddr, VirtRange, Vm, Wait,
 };
 use bsdvm_machine::conformance::{Probe, ProbeFault};
 use machine::Toy;
@@ -92,6 +93,7 @@ impl SwapDevice for Disk {
 enum Stopped {
     /// There was no VM.
     Boot,
+    Kmem(KmemError),
     Map(MapError),
     Space(SpaceError),
     Signal(Signal),
@@ -100,6 +102,12 @@ enum Stopped {
     /// Something is left at the end, or an invariant does not hold.
     Left,
     Console,
+}
+
+impl From<KmemError> for Stopped {
+    fn from(why: KmemError) -> Stopped {
+        Stopped::Kmem(why)
+    }
 }
 
 impl From<MapError> for Stopped {
@@ -130,14 +138,55 @@ fn expect(holds: bool) -> Result<(), Stopped> {
     holds.then_some(()).ok_or(Stopped::Contents)
 }
 
-/// Boots, runs two programs, and ends with nothing left.
+/// Boots, uses memory of its own, runs two programs, and ends with nothing left.
 fn kernel(console: &mut dyn Write) -> Result<(), Stopped> {
-    // Boot: the VM takes all of the machine's memory, and has a disk to swap to.
+    // The VM takes all of the machine's memory, and has a disk to swap to.
     let vm = Vm::new(Toy::new(128), Config::default()).map_err(|_| Stopped::Boot)?;
     vm.swap_on(Box::leak(Box::<Disk>::default()))
         .map_err(|_| Stopped::Boot)?;
+    let kmem = vm.kmem_init(KernelConfig::of(vm.machine()))?;
+    kernel_memory(&vm, kmem, console)?;
+    programs(&vm, console)?;
+    kmem.end();
+    let counters = vm.counters();
+    writeln!(console, "-- all has ended\n{counters}")?;
+    let left = counters.spaces + counters.objects + counters.entries + counters.swap_used;
+    if left > 0 || vm.frames_in_use() > 0 || vm.check().is_err() {
+        return Err(Stopped::Left);
+    }
+    Ok(())
+}
 
-    // A process: a space, and memory in it wherever there is room.
+/// The kernel's own memory: wired pages that it touches without a fault, a submap, and items of
+/// one size.
+fn kernel_memory(
+    vm: &Vm<Toy>,
+    kmem: Kmem<'_, Toy>,
+    console: &mut dyn Write,
+) -> Result<(), Stopped> {
+    let pages = kmem.map().alloc(2 * 4096)?;
+    let kernel = kmem.map().space();
+    let stored = kernel.with_pmap(|pmap| vm.machine().store(pmap, pages, 7));
+    expect(stored == Some(Ok(())))?;
+    let bytes = 64 * 4096;
+    let name = SubmapName::Kmem;
+    let map = kmem.suballoc_named(name, kmem.map(), bytes, Find::Any, Paging::Pageable)?;
+    let zone = kmem.zone_create(64, 8)?;
+    let item = zone.alloc(Malloc {
+        wait: Wait::Ok,
+        fill: Fill::Zeroed,
+    })?;
+    expect(map.space().range().contains(item))?;
+    writeln!(console, "-- the kernel has memory\n{}", kernel.show())?;
+    zone.free(item)?;
+    zone.destroy()?;
+    kmem.map().free(pages, 2 * 4096)?;
+    Ok(())
+}
+
+/// Two programs, the second a fork of the first.
+fn programs(vm: &Vm<Toy>, console: &mut dyn Write) -> Result<(), Stopped> {
+    // A space, and memory in it wherever there is room.
     let range = VirtRange::new(VirtAddr(0x1_0000), VirtAddr(0x100_0000)).ok_or(Stopped::Boot)?;
     let parent = vm.space(vm.space_create(range)?);
     let place = Placement::FirstFit {
@@ -149,7 +198,7 @@ fn kernel(console: &mut dyn Write) -> Result<(), Stopped> {
 
     // It writes: each page traps once, and is zero-filled.
     for n in 0..4 {
-        store(&vm, parent, page(n), n as u8 + 1)?;
+        store(vm, parent, page(n), n as u8 + 1)?;
     }
     writeln!(
         console,
@@ -159,34 +208,24 @@ fn kernel(console: &mut dyn Write) -> Result<(), Stopped> {
 
     // It forks. Both see what was there; what one writes the other does not see.
     let child = vm.space(parent.fork()?);
-    store(&vm, child, page(0), 99)?;
-    expect(load(&vm, parent, page(0))? == 1 && load(&vm, child, page(0))? == 99)?;
-    expect(load(&vm, child, page(3))? == 4)?;
+    store(vm, child, page(0), 99)?;
+    expect(load(vm, parent, page(0))? == 1 && load(vm, child, page(0))? == 99)?;
+    expect(load(vm, child, page(3))? == 4)?;
     writeln!(console, "-- the child wrote one of them\n{}", child.show())?;
 
     // What it may not do is a signal, and nothing else.
-    expect(store(&vm, parent, VirtAddr(0xdead_0000), 0) == Err(Signal::Segv))?;
-    parent.protect(
-        VirtRange::new(page(7), page(8)).unwrap_or_default(),
-        Prot::READ,
-    )?;
-    expect(store(&vm, parent, page(7), 0) == Err(Signal::Segv))?;
+    expect(store(vm, parent, VirtAddr(0xdead_0000), 0) == Err(Signal::Segv))?;
+    let last = VirtRange::new(page(7), page(8)).ok_or(Stopped::Boot)?;
+    parent.protect(last, Prot::READ)?;
+    expect(store(vm, parent, page(7), 0) == Err(Signal::Segv))?;
 
     // Memory gets short: the pages go to the disk, and come back when they are used.
     while vm.pageout_step(128) > 0 {}
     expect(vm.counters().swap_used == 5)?;
     writeln!(console, "-- all pages went to swap\n{}", child.show())?;
-    expect(load(&vm, child, page(0))? == 99 && load(&vm, parent, page(3))? == 4)?;
-
-    // Both end. Nothing is left.
+    expect(load(vm, child, page(0))? == 99 && load(vm, parent, page(3))? == 4)?;
     child.release();
     parent.release();
-    let counters = vm.counters();
-    writeln!(console, "-- both have ended\n{counters}")?;
-    let left = counters.spaces + counters.objects + counters.entries + counters.swap_used;
-    if left > 0 || vm.frames_in_use() > 0 || vm.check().is_err() {
-        return Err(Stopped::Left);
-    }
     Ok(())
 }
 
