@@ -28,7 +28,7 @@ pub(crate) const OURS: u8 = 125;
 enum MachineName {
     /// An ordinary process of this host: real memory, real faults
     Hosted,
-    /// A small kernel on page tables of its own, in QEMU; for static programs
+    /// A small kernel on page tables of its own, in QEMU
     Qemu,
 }
 

@@ -51,7 +51,7 @@ pvh_entry:
     mov eax, offset boot_root
     mov cr3, eax
     mov eax, cr4
-    or eax, 0x620               // PAE, OSFXSR, OSXMMEXCPT
+    or eax, 0x6a0               // PAE, global pages, OSFXSR, OSXMMEXCPT
     mov cr4, eax
     mov ecx, 0xc0000080         // EFER: system calls, long mode, no-execute
     rdmsr
@@ -84,7 +84,9 @@ boot_long:
 
 .section .bss.boot_stack, "aw", @nobits
 .balign 4096
-.globl boot_stack
-boot_stack:
-    .skip 0x20000
+// A page that is unmapped once the tables allow it: who overflows the stack faults there.
+.globl boot_stack_guard
+boot_stack_guard:
+    .skip 0x1000
+    .skip 0x40000
 boot_stack_top:

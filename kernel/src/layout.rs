@@ -3,18 +3,25 @@
 //! ```text
 //!  ffff_8000_0000_0000  direct map: all of physical memory, 512 GiB       (root entry 256)
 //!  ffff_9000_0000_0000  kernel memory: 64 GiB for the core's kernel maps  (root entry 288)
-//!  ffff_ffff_8000_0000  the kernel's image, and the first GiB of memory   (root entry 511)
+//!  ffff_ffff_8000_0000  the kernel's image                               (root entry 511)
 //! ```
 //!
 //! Devices are reached through the direct map, uncached. Everything else in the upper half is
 //! empty. The lower half belongs to programs.
 
+use bsdvm::{VirtAddr, VirtRange};
 use core::ptr::NonNull;
 
 /// Where the direct map begins.
 pub(crate) const DIRECT: u64 = 0xffff_8000_0000_0000;
 /// How much the direct map can hold, in bytes: one entry of the root.
 pub(crate) const DIRECT_BYTES: u64 = 512 << 30;
+/// The addresses that the core manages for the kernel, in one entry of the root.
+pub(crate) const KERNEL: VirtRange =
+    match VirtRange::from_len(VirtAddr(0xffff_9000_0000_0000), 64 << 30) {
+        Some(range) => range,
+        None => panic!("a range that wraps"),
+    };
 /// Where the image is linked: -2 GiB.
 pub(crate) const IMAGE: u64 = 0xffff_ffff_8000_0000;
 

@@ -2,6 +2,8 @@
 
 use crate::clock;
 use crate::hardware::{self, KERNEL_PMAP};
+use crate::layout::KERNEL;
+use crate::memory;
 use crate::traps::{self, Probe as Attempt};
 use bsdvm::{Access, Host, Machine, PageSize, VirtAddr, VirtRange};
 use bsdvm_machine::EnterError;
@@ -29,6 +31,14 @@ impl Machine for Bare {
 
     fn user_range(&self) -> VirtRange {
         USER
+    }
+
+    fn kernel_range(&self) -> VirtRange {
+        KERNEL
+    }
+
+    fn pmap_kernel(&self) -> Result<X86Pmap<Bare>, EnterError> {
+        Ok(X86Pmap::kernel(Bare, KERNEL_PMAP, memory::ROOT, KERNEL))
     }
 }
 

@@ -71,5 +71,5 @@ extern "C" fn kernel_main(start: u64) -> ! {
     machine::seed(clock::now());
     threads::init();
     apic::start();
-    run::run(command_line)
+    run::run(start_info::command_line(command_line))
 }

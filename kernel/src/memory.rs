@@ -4,9 +4,10 @@
 //! left is frames: numbers from 0 over all of it, so that a gap in physical memory is none in the
 //! numbers.
 
-use crate::layout::{DIRECT, direct, early, physical_of};
+use crate::layout::{DIRECT, IMAGE, KERNEL, direct, early, physical_of};
 use crate::start_info::Start;
-use bsdvm::{Frame, FrameRun, Memory};
+use bsdvm::{Frame, FrameRun, Memory, MemoryAttr, Prot};
+use bsdvm_machine::Kind;
 use bsdvm_x86_64::{ENTRIES, Entry, PAGE, entry::Bits};
 use core::cell::UnsafeCell;
 use core::ptr::NonNull;
@@ -25,10 +26,25 @@ const REGIONS: usize = 8;
 
 /// The number that stands for the frame of the kernel's root table, which is in the image.
 pub(crate) const ROOT: Frame = Frame(u32::MAX - 1);
+/// Numbers from here on stand for the tables that were made at boot. The core gets none of them.
+const BOOT_TABLES: u32 = 0xf000_0000;
 
+// Places that the linker script and the boot code name.
 unsafe extern "C" {
     static boot_root: u8;
     static image_end: u8;
+    static text_start: u8;
+    static rodata_start: u8;
+    static data_start: u8;
+    static data_end: u8;
+    static boot_stack_guard: u8;
+}
+
+/// Where something of the image is.
+macro_rules! place {
+    ($name:ident) => {
+        (&raw const $name).addr() as u64
+    };
 }
 
 /// Frames that lie together.
@@ -39,7 +55,8 @@ struct Region {
     physical: u64,
 }
 
-struct Regions(UnsafeCell<[Region; REGIONS]>);
+/// The ranges of the core's frames, and the tables made at boot.
+struct Regions(UnsafeCell<[Region; REGIONS + 1]>);
 
 // SAFETY: written once, while the only processor boots.
 unsafe impl Sync for Regions {}
@@ -49,11 +66,11 @@ static REGION: Regions = Regions(UnsafeCell::new(
         first: 0,
         count: 0,
         physical: 0,
-    }; REGIONS],
+    }; REGIONS + 1],
 ));
 static FRAMES: AtomicU32 = AtomicU32::new(0);
 
-fn regions() -> &'static [Region; REGIONS] {
+fn regions() -> &'static [Region; REGIONS + 1] {
     // SAFETY: only read after `init`.
     unsafe { &*REGION.0.get() }
 }
@@ -61,14 +78,14 @@ fn regions() -> &'static [Region; REGIONS] {
 /// The physical address of the kernel's root table.
 pub(crate) fn root() -> u64 {
     // It is linked where it is loaded.
-    (&raw const boot_root).addr() as u64
+    place!(boot_root)
 }
 
 /// Takes memory apart and maps all of it. Gives back the heap.
 ///
 /// Panics when there is too little.
 pub(crate) fn init(start: &Start) -> (NonNull<u8>, usize) {
-    let image = (&raw const image_end).addr() as u64;
+    let image = place!(image_end);
     let mut ranges = [(0, 0); REGIONS];
     let usable = start.memory().filter_map(|(first, bytes)| {
         let low = first.max(image).next_multiple_of(PAGE.bytes());
@@ -77,7 +94,8 @@ pub(crate) fn init(start: &Start) -> (NonNull<u8>, usize) {
     });
     ranges.iter_mut().zip(usable).for_each(|(to, r)| *to = r);
     let top = ranges.iter().map(|r| r.1).max().unwrap_or(0);
-    let mut free = ranges[0].0;
+    let tables = ranges[0].0;
+    let mut free = tables;
     map_all(top, &mut free);
     let heap = free.next_multiple_of(LARGE);
     assert!(
@@ -85,57 +103,104 @@ pub(crate) fn init(start: &Start) -> (NonNull<u8>, usize) {
         "too little memory for the kernel"
     );
     ranges[0].0 = heap + HEAP_BYTES;
-    number(&ranges);
+    number(&ranges, (tables, free));
     (direct(heap), HEAP_BYTES as usize)
 }
 
-/// Gives numbers to the frames of `ranges`.
-fn number(ranges: &[(u64, u64); REGIONS]) {
+/// Gives numbers to the frames of `ranges`, and to the tables.
+fn number(ranges: &[(u64, u64); REGIONS], tables: (u64, u64)) {
+    let region = |first, (low, high): (u64, u64)| Region {
+        first,
+        count: PAGE.index(high - low) as u32,
+        physical: low,
+    };
+    // SAFETY: nobody reads them yet.
+    let all = unsafe { &mut *REGION.0.get() };
     let mut next = 0;
-    for (i, (low, high)) in ranges.iter().enumerate() {
-        let count = PAGE.index(high - low) as u32;
-        let region = Region {
-            first: next,
-            count,
-            physical: *low,
-        };
-        // SAFETY: nobody reads them yet.
-        unsafe { (*REGION.0.get())[i] = region };
-        next += count;
+    for (to, range) in all.iter_mut().zip(ranges) {
+        *to = region(next, *range);
+        next += to.count;
     }
+    all[REGIONS] = region(BOOT_TABLES, tables);
     FRAMES.store(next, Ordering::Relaxed);
 }
 
-/// Builds the direct map up to `top`, with tables cut from `free`, and lets go of the identity map
-/// that the boot code made.
+/// A table that is being built: before there is a direct map.
+type Early = *mut [u64; ENTRIES];
+
+/// A new table, cut from `free`.
+fn new_table(free: &mut u64) -> u64 {
+    let at = *free;
+    *free += PAGE.bytes();
+    // SAFETY: free memory that the boot code mapped.
+    unsafe { (early(at) as Early).write([0; ENTRIES]) };
+    at
+}
+
+/// Writes an entry of a table.
+fn set(table: u64, index: usize, entry: Entry) {
+    // SAFETY: a table that was made here, or the root; the processor looks at it again later.
+    unsafe { (*(early(table) as Early))[index] = entry.0 };
+}
+
+/// Which entry of a table of `level` (1 is the lowest) is for `address`.
+fn slot(level: u32, address: u64) -> usize {
+    (address >> (PAGE.shift() + (level - 1) * 9)) as usize % ENTRIES
+}
+
+/// Builds the kernel's half up to physical address `top`, with tables cut from `free`, and lets go
+/// of what the boot code mapped.
 fn map_all(top: u64, free: &mut u64) {
-    let mut table = || -> u64 {
-        let at = *free;
-        *free += PAGE.bytes();
-        // SAFETY: free memory that the boot code mapped.
-        unsafe { early::<[u64; ENTRIES]>(at).write([0; ENTRIES]) };
-        at
-    };
-    let set = |table: u64, index: usize, entry: Entry| {
-        // SAFETY: a table that was made here, or the root; the processor looks at it again later.
-        unsafe { (*early::<[u64; ENTRIES]>(table))[index] = entry.0 };
-    };
-    let pointers = table();
-    let root_slot = (DIRECT >> 39) as usize % ENTRIES;
-    set(root(), root_slot, Entry::table(pointers, false));
-    let mut gibs = 0;
+    let pointers = new_table(free);
+    set(root(), slot(4, DIRECT), Entry::table(pointers, false));
     let end = top.max(DEVICES.0 + DEVICES.1);
-    while gibs * GIB < end {
-        let directory = table();
-        set(pointers, gibs as usize, Entry::table(directory, false));
+    for gib in 0..end.div_ceil(GIB) {
+        let directory = new_table(free);
+        set(pointers, gib as usize, Entry::table(directory, false));
         for i in 0..ENTRIES {
-            let at = gibs * GIB + i as u64 * LARGE;
-            set(directory, i, large(at));
+            set(directory, i, large(gib * GIB + i as u64 * LARGE));
         }
-        gibs += 1;
     }
+    // The core's kernel memory: its entry is there before any user root copies the root.
+    let kernel = Entry::table(new_table(free), false);
+    set(root(), slot(4, KERNEL.start().0), kernel);
+    let image = map_image(free);
+    set(root(), slot(4, IMAGE), Entry::table(image, false));
     set(root(), 0, Entry::EMPTY);
     crate::hardware::load_root(root());
+}
+
+/// Maps the image page by page, each with the rights that it needs, and the page below the boot
+/// stack with none.
+fn map_image(free: &mut u64) -> u64 {
+    let (pointers, directory) = (new_table(free), new_table(free));
+    set(pointers, slot(3, IMAGE), Entry::table(directory, false));
+    let parts = [
+        (place!(text_start), place!(rodata_start), Prot::RX),
+        (place!(rodata_start), place!(data_start), Prot::READ),
+        (place!(data_start), place!(data_end), Prot::RW),
+    ];
+    let mut lowest = None;
+    for (start, end, prot) in parts {
+        for va in (start..end).step_by(PAGE.len()) {
+            if va == place!(boot_stack_guard) {
+                continue;
+            }
+            let table = match lowest {
+                Some((table, slot2)) if slot2 == slot(2, va) => table,
+                _ => {
+                    let table = new_table(free);
+                    set(directory, slot(2, va), Entry::table(table, false));
+                    table
+                }
+            };
+            lowest = Some((table, slot(2, va)));
+            let (attr, kind) = (MemoryAttr::WriteBack, Kind::Manual);
+            let page = Entry::leaf(va - IMAGE, prot, attr, kind, false);
+            set(table, slot(1, va), page);
+        }
+    }
+    pointers
 }
 
 /// A large page of the direct map.

@@ -24,6 +24,7 @@ pub(crate) fn run(command_line: &[u8]) -> ! {
         match word {
             b"test" => tests::run(),
             b"panic" => tests::ends::panic(),
+            b"overflow" => tests::ends::overflow(),
             b"double-fault" => tests::ends::double_fault(),
             _ => {}
         }

@@ -1,6 +1,6 @@
 //! What the firmware tells a PVH kernel: where memory is, and the command line.
 
-use crate::layout::early;
+use crate::layout::{direct, early};
 
 /// `struct hvm_start_info`, version 1.
 #[repr(C)]
@@ -31,7 +31,18 @@ const MAGIC: u32 = 0x336e_c578;
 /// A memory map entry of ordinary memory.
 const RAM: u32 = 1;
 
-/// The start information at a physical address of the first GiB.
+/// The command line at a physical address that [`Start::command_line`] gave, once there is a
+/// direct map.
+pub(crate) fn command_line(physical: u64) -> &'static [u8] {
+    if physical == 0 {
+        return &[];
+    }
+    // SAFETY: a string with a zero at its end, as the protocol says, in memory that nobody changes.
+    unsafe { core::ffi::CStr::from_ptr(direct(physical).as_ptr()) }.to_bytes()
+}
+
+/// The start information at a physical address of the first GiB. It is not to be used once the
+/// boot code's mapping is gone.
 pub(crate) struct Start(&'static StartInfo);
 
 impl Start {
@@ -56,12 +67,8 @@ impl Start {
             .map(|e| (e.start, e.bytes))
     }
 
-    /// The command line.
-    pub(crate) fn command_line(&self) -> &'static [u8] {
-        if self.0.command_line == 0 {
-            return &[];
-        }
-        // SAFETY: a string with a zero at its end, as the protocol says.
-        unsafe { core::ffi::CStr::from_ptr(early(self.0.command_line)) }.to_bytes()
+    /// Where the command line is; 0 where there is none.
+    pub(crate) fn command_line(&self) -> u64 {
+        self.0.command_line
     }
 }

@@ -16,10 +16,10 @@ use x86_64::instructions::interrupts;
 
 use crate::machine::Bare;
 
-/// Words of a stack: 64 KiB.
-const STACK_WORDS: usize = 8 << 10;
+/// Words of a stack: 32 KiB. Programs were seen to need a third of it.
+const STACK_WORDS: usize = 4 << 10;
 /// How many threads there may be, so that their stacks leave room in the heap.
-const MOST: usize = 600;
+const MOST: usize = 1000;
 /// What the last words of a stack hold as long as it did not overflow.
 const CANARY: u64 = 0x5ca1_ab1e_0ddb_a11d;
 /// How often the waiting loop looks before it halts until the next tick.

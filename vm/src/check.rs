@@ -251,8 +251,13 @@ impl<M: Machine> Vm<M> {
         let index = entry.index_of::<M>(va);
         // A device has no page to compare with.
         let device = self.lock_object(object).is_device();
+        let shown = match entry.is_page_table() {
+            // The table may have changed since, but it cannot name another object's page.
+            true => self.frames.page(t.frame).identity().map(|(o, _)| o) == Some(object),
+            false => self.chain_page(object, index) == Some(t.frame),
+        };
         ensure(
-            device || self.chain_page(object, index) == Some(t.frame),
+            device || shown,
             "pmap: a translation shows another page than the chain",
         )?;
         ensure(

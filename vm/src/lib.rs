@@ -102,7 +102,7 @@ pub use kmem::{
 };
 pub use map::{
     Advice, Backing, Behavior, EntryInfo, GrowthLimits, Inherit, MapError, Mapping, Placement,
-    Randomize, Sharing,
+    Randomize, Sharing, TableEntry,
 };
 pub use object::{Grabbed, Object, ObjectError, ObjectId, ObjectKind};
 pub use page::Within;

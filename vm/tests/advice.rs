@@ -256,6 +256,7 @@ fn m13_what_is_needed_is_entered_ahead() {
     anon(s, 50, 4);
     put(s, 51, 5);
     s.drop_translations(pages(0, 64));
+    touch(stage.vm, s.id(), 0, at(51), Some(5)).unwrap();
     let stamp = s.stamp();
     s.advise(pages(0, 64), Advice::WillNeed).unwrap();
     assert_eq!(s.stamp(), stamp, "the map is only read");
@@ -266,6 +267,9 @@ fn m13_what_is_needed_is_entered_ahead() {
         3,
         "nothing is read in"
     );
+    let faults = stage.vm.counters().faults;
+    stage.store(s, 0, 51, 6);
+    assert_eq!(stage.vm.counters().faults, faults, "what was entered stays");
     // A write is still a fault: the page becomes dirty, or is copied.
     stage.store(s, 0, 20, 1);
     stage.vm.object(file).clean(0, 40 * PAGE).unwrap();
@@ -338,6 +342,8 @@ fn m13_freeing_brings_no_older_data_back() {
     map_at(s, 10, 4, private(file)).unwrap();
     put(s, 11, 1);
     let child = stage.fork(s.id());
+    // As long as it lives, the page from before is there behind the two others.
+    let witness = stage.fork(s.id());
     put(s, 0, 2);
     put(child, 0, 3);
     for space in [s, child] {
@@ -353,9 +359,11 @@ fn m13_freeing_brings_no_older_data_back() {
             (1, 1, word(0))
         );
     }
+    assert_eq!(get(witness, 0), 1);
     check(stage.vm);
     // Alone again, it is.
     child.release();
+    witness.release();
     s.advise(pages(0, 4), Advice::Free).unwrap();
     stage.page_out_all();
     assert!([0, 2].contains(&get(s, 0)));
@@ -370,11 +378,36 @@ fn m13_shared_memory_is_not_freed() {
     let s = space(&vm, 64);
     map_at(s, 0, 2, shared(object)).unwrap();
     put(s, 0, 5);
-    s.advise(pages(0, 2), Advice::Free).unwrap();
+    let anonymous = Mapping {
+        sharing: Sharing::Shared,
+        ..Mapping::anonymous(Prot::RW)
+    };
+    map_at(s, 4, 1, anonymous).unwrap();
+    put(s, 4, 6);
+    s.advise(pages(0, 6), Advice::Free).unwrap();
     while vm.pageout_step(1000) > 0 {}
-    assert_eq!(get(s, 0), 5);
+    assert_eq!((get(s, 0), get(s, 4)), (5, 6));
     s.release();
     vm.object(object).release();
+    check_empty(&vm);
+}
+
+/// A page that somebody works on is not freed under him: a device is writing to it.
+#[test]
+fn m13_a_page_in_use_is_not_freed() {
+    let vm = vm(1000);
+    vm.swap_on(MemorySwap::leak(100)).unwrap();
+    let s = space(&vm, 64);
+    anon(s, 0, 2);
+    put(s, 0, 1);
+    let object = vm.object(s.entry(at(0)).unwrap().object.unwrap());
+    let grabbed = object.grab(0, Access::Write).unwrap();
+    s.advise(pages(0, 2), Advice::Free).unwrap();
+    bsdvm::Memory::write(vm.machine(), grabbed.frame(), 0, &[9]);
+    drop(grabbed);
+    while vm.pageout_step(1000) > 0 {}
+    assert_eq!(get(s, 0), 9);
+    s.release();
     check_empty(&vm);
 }
 
@@ -555,6 +588,8 @@ fn m16_faults_go_on_after_advice_at_any_moment() {
         for advice in [RANDOM, Advice::Invalidate, Advice::Free, Advice::DontNeed] {
             s.advise(pages(0, 8), advice).unwrap();
         }
+        s.advise(pages(0, 8), Advice::WillNeed).unwrap();
+        assert_eq!(s.resident(), 0, "nothing of it is there yet");
     });
     assert_eq!(s.fault(at(2), Access::Read), Ok(Faulted::PagedIn));
     assert_eq!(get(s, 2), word(2));

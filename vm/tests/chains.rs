@@ -7,7 +7,7 @@ use common::{Files, MemorySwap, PAGE, anon, at, check, check_empty, get, pages, 
 
 /// A process that forks, lets the child write and go, and writes itself, over and over.
 #[test]
-fn a_process_that_forks_in_a_loop_keeps_one_object() {
+fn o02_a_process_that_forks_in_a_loop_keeps_one_object() {
     let vm = vm(2000);
     let parent = space(&vm, 64);
     anon(parent, 0, 16);
@@ -30,7 +30,7 @@ fn a_process_that_forks_in_a_loop_keeps_one_object() {
 
 /// The parent goes, the child stays: a shell that execs, a daemon that detaches.
 #[test]
-fn a_line_of_descendants_keeps_one_object() {
+fn o02_a_line_of_descendants_keeps_one_object() {
     let vm = vm(2000);
     let mut last = space(&vm, 64);
     anon(last, 0, 8);
@@ -53,7 +53,7 @@ fn a_line_of_descendants_keeps_one_object() {
 
 /// A family of 100, all alive, each the child of the one before and each writing a page.
 #[test]
-fn a_living_family_of_100_is_bounded() {
+fn o02_a_living_family_of_100_is_bounded() {
     let vm = vm(8000);
     let mut family = vec![space(&vm, 64)];
     anon(family[0], 0, 8);
@@ -85,7 +85,7 @@ fn a_living_family_of_100_is_bounded() {
 
 /// One parent with 100 living children, writing between forks.
 #[test]
-fn a_parent_of_100_living_children_is_bounded() {
+fn o02_a_parent_of_100_living_children_is_bounded() {
     let vm = vm(8000);
     let parent = space(&vm, 64);
     anon(parent, 0, 8);
@@ -112,7 +112,7 @@ fn a_parent_of_100_living_children_is_bounded() {
 
 /// Both sides of a fork write everything: the page behind them goes when the second one hides it.
 #[test]
-fn a_page_that_both_hide_goes() {
+fn o02_a_page_that_both_hide_goes() {
     let vm = vm(2000);
     let parent = space(&vm, 64);
     anon(parent, 0, 16);
@@ -139,7 +139,7 @@ fn a_page_that_both_hide_goes() {
 
 /// A mapping of a file that is private, forked in a loop.
 #[test]
-fn a_private_file_forked_in_a_loop_stays_short() {
+fn o02_a_private_file_forked_in_a_loop_stays_short() {
     let vm = vm(2000);
     let files = Files::leak();
     let file = vm.object_create(files.pager(0), 8 * PAGE).unwrap();
@@ -166,7 +166,7 @@ fn a_private_file_forked_in_a_loop_stays_short() {
 
 /// Swap goes with collapsed objects, in every order of ends.
 #[test]
-fn swap_of_collapsed_objects_comes_back() {
+fn o02_swap_of_collapsed_objects_comes_back() {
     let vm = vm(2000);
     vm.swap_on(MemorySwap::leak(256)).unwrap();
     for order in [true, false] {
@@ -202,7 +202,7 @@ fn swap_of_collapsed_objects_comes_back() {
 /// Entries that grew over several parts of one object get their own at fork (S06), and removing
 /// one frees its pages.
 #[test]
-fn split_at_fork_lets_pages_go() {
+fn s06_split_at_fork_lets_pages_go() {
     let vm = vm(2000);
     let parent = space(&vm, 64);
     anon(parent, 0, 12);
@@ -230,7 +230,7 @@ fn split_at_fork_lets_pages_go() {
 
 /// Ranges that are shared on purpose stay shared, however often the family forks.
 #[test]
-fn shared_ranges_stay_shared_over_generations() {
+fn o02_shared_ranges_stay_shared_over_generations() {
     let vm = vm(2000);
     let mut family = vec![space(&vm, 64)];
     anon(family[0], 0, 4);

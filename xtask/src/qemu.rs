@@ -19,9 +19,10 @@ const FAILED: i32 = 35;
 
 /// How the kernel is started: its command line, the status that it ends with, and words of the
 /// last line that it says.
-const RUNS: [(&str, i32, &str); 3] = [
+const RUNS: [(&str, i32, &str); 4] = [
     ("test", GOOD, "tests passed"),
     ("panic", FAILED, "kernel panic at src/tests/ends.rs"),
+    ("overflow", FAILED, "(double fault) in the kernel at "),
     ("double-fault", FAILED, "(double fault) in the kernel at "),
 ];
 

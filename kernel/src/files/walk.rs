@@ -162,9 +162,11 @@ impl Tree {
         follow: Follow,
     ) -> Result<Place, Errno> {
         let mut left: VecDeque<Box<[u8]>> = names.map(Box::from).collect();
-        let mut at = start.again()?;
+        // Where the walk is: still at its start, or at a place that it reached.
+        let mut reached: Option<Place> = None;
         let mut links = 0;
         while !left.is_empty() {
+            let at = reached.as_ref().unwrap_or(start);
             if left.iter().any(|name| name.len() > NAME_MAX) {
                 return Err(Errno::ENAMETOOLONG);
             }
@@ -173,37 +175,42 @@ impl Tree {
             let qids = match &walked {
                 Walked::All(_, qids) | Walked::Part(qids) => qids,
             };
-            let is_last = |i: usize| i + 1 == left.len() && follow == Follow::No;
-            let link = qids.iter().enumerate();
-            let link = link.filter(|(_, qid)| qid.is_link()).map(|(i, _)| i);
-            if let Some(i) = link.into_iter().find(|i| !is_last(*i)) {
-                links += 1;
-                if links > LINKS {
-                    return Err(Errno::ELOOP);
+            let is_end = |i: usize| i + 1 == left.len() && follow == Follow::No;
+            let link = (0..qids.len()).find(|i| qids[*i].is_link() && !is_end(*i));
+            let next = match (link, walked) {
+                (Some(i), _) => {
+                    links += 1;
+                    if links > LINKS {
+                        return Err(Errno::ELOOP);
+                    }
+                    let (from, to) = self.follow(at, &names[..=i])?;
+                    left.drain(..=i);
+                    let parts = parts(&to).rev();
+                    parts.for_each(|part| left.push_front(part.into()));
+                    from
                 }
-                let to = at.below(&names[..=i])?.fid.read_link()?;
-                let from = match to.first() {
-                    None => return Err(Errno::ENOENT),
-                    Some(b'/') => self.root.again()?,
-                    Some(_) => at.below(&names[..i])?,
-                };
-                left.drain(..=i);
-                parts(&to)
-                    .rev()
-                    .for_each(|part| left.push_front(part.into()));
-                at = from;
-                continue;
-            }
-            match walked {
-                Walked::All(fid, qids) => {
-                    at = at.reached(fid, &qids, &names);
+                (None, Walked::All(fid, qids)) => {
+                    let place = at.reached(fid, &qids, &names);
                     let done = names.len();
                     left.drain(..done);
+                    place
                 }
-                Walked::Part(qids) => return Err(at.why_not(&names[..=qids.len()], &qids)),
-            }
+                (None, Walked::Part(qids)) => return Err(at.why_not(&names[..=qids.len()], &qids)),
+            };
+            reached = Some(next);
         }
-        Ok(at)
+        reached.map_or_else(|| start.again(), Ok)
+    }
+
+    /// What the link says that `names` lead to, and where that begins.
+    fn follow(&self, at: &Place, names: &[&[u8]]) -> Result<(Place, Vec<u8>), Errno> {
+        let to = at.below(names)?.fid.read_link()?;
+        let from = match to.first() {
+            None => return Err(Errno::ENOENT),
+            Some(b'/') => self.root.again()?,
+            Some(_) => at.below(&names[..names.len() - 1])?,
+        };
+        Ok((from, to))
     }
 }
 

@@ -71,7 +71,7 @@ pub(super) fn faults_are_told() {
     let vm = small_vm();
     // mov [rbx], rax; and a load of the kernel's own memory: mov rax, [rcx]
     let (own, mut regs) = program(vm, &[0x48, 0x89, 0x03, 0x48, 0x8b, 0x01, 0xeb, 0xfe]);
-    regs.rcx = 0xffff_ffff_8010_0000;
+    regs.rcx = crate::layout::DIRECT + 0x10_0000;
     let mut thread = BareThread::new(own.id());
     let code = VirtAddr(regs.rip);
     let fetch = Trap::Fault {

@@ -7,6 +7,7 @@
 mod core;
 pub(crate) mod ends;
 mod guests;
+mod kernel;
 mod swap;
 mod waiting;
 
@@ -23,7 +24,7 @@ use bsdvm_machine::conformance::{self, Probe};
 /// A test: its name, and what panics when it fails.
 type Test = (&'static str, fn());
 
-const TESTS: [Test; 16] = [
+const TESTS: [Test; 17] = [
     ("conformance", conform),
     ("core::zero_fill", core::zero_fill),
     ("core::fork_copies_on_write", core::fork_copies_on_write),
@@ -37,6 +38,10 @@ const TESTS: [Test; 16] = [
     (
         "core::all_memory_is_reachable",
         core::all_memory_is_reachable,
+    ),
+    (
+        "kernel::wired_memory_is_seen_in_every_space",
+        kernel::wired_memory_is_seen_in_every_space,
     ),
     (
         "swap::pages_go_out_and_come_back",

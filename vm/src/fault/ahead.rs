@@ -121,7 +121,8 @@ impl<M: Machine> Fault<'_, '_, M> {
     fn next_page(&self, entry: &Entry, part: VirtRange) -> Option<(ObjectHandle, VirtAddr)> {
         let vm = self.space.vm;
         let object = entry.object?;
-        let closed = entry.submap().is_some() || entry.has(Flags::NO_FAULT);
+        let closed =
+            entry.submap().is_some() || entry.is_page_table() || entry.has(Flags::NO_FAULT);
         // What is wired was entered when it was wired.
         if closed || entry.prot.is_empty() || entry.wired > 0 {
             return None;

@@ -28,6 +28,7 @@
 //! | `ahead.rs` | enter what is in memory ahead of the faults |
 //! | `around.rs` | enter the neighbours of a page of a file that is read |
 //! | `copy.rs` | copy a whole chain, for fork |
+//! | `table.rs` | the walk through a virtual page table |
 //! | `touch.rs` | a page of one object, without a map |
 //! | `pagein.rs` | read a page in from its pager or from swap |
 //! | `device.rs` | the frame of a device |
@@ -43,9 +44,10 @@ mod copy;
 mod device;
 mod pagein;
 mod resolve;
+mod table;
 mod touch;
 
-use crate::map::{Flags, MapError, Need, map_channel};
+use crate::map::{Flags, Kind, MapError, Need, map_channel};
 use crate::object::limbo::Limbo;
 use crate::object::pages::BusyWait;
 use crate::object::radix;
@@ -63,6 +65,7 @@ pub(crate) use chain::Link;
 use device::{Answer, Question};
 pub(crate) use pagein::FrameBytes;
 use pagein::PageIn;
+use table::Walked;
 pub(crate) use touch::Touch;
 
 /// Why a fault cannot be resolved.
@@ -318,7 +321,19 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
         if write && entry.has(Flags::NEEDS_COPY) {
             return Ok(Next::Prepare);
         }
-        let mut chain = Chain::lock(vm, object, entry.index_of::<M>(self.va));
+        let mut entry = entry;
+        let index = match entry.kind {
+            Kind::PageTable(directory) => match self.walk_table(&entry, object, directory)? {
+                Walked::Page(index) => index,
+                Walked::Wait(next) => return Ok(next),
+            },
+            _ => entry.index_of::<M>(self.va),
+        };
+        if entry.is_page_table() && !write {
+            // The first store is to be seen.
+            entry.prot -= Prot::WRITE;
+        }
+        let mut chain = Chain::lock(vm, object, index);
         self.resolve(&entry, &mut chain)
     }
 

@@ -103,7 +103,8 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
             if let Some(next) = self.enter(self.va, frame, prot, attr, kind)? {
                 return Ok(next);
             }
-            if self.access != Access::Write && !matches!(self.purpose, Purpose::Wire) {
+            let alone = entry.is_page_table() || matches!(self.purpose, Purpose::Wire);
+            if self.access != Access::Write && !alone {
                 self.enter_around(entry, chain);
             }
         }

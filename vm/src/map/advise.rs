@@ -142,7 +142,8 @@ impl<M: Machine> Space<'_, M> {
         }
         let entry = *map.get(vm, map.find_at_or_above(vm, at)?);
         let part = VirtRange::new(entry.start.max(at), entry.end.min(end))?;
-        let (Some(object), None) = (entry.object, entry.submap()) else {
+        let (Some(object), None, false) = (entry.object, entry.submap(), entry.is_page_table())
+        else {
             return Some(part.end());
         };
         let first = entry.index_of::<M>(part.start());

@@ -77,7 +77,9 @@ impl<M: Machine> Space<'_, M> {
         if start >= end {
             return Err(None);
         }
-        let object = entry.object.ok_or(Some(next))?;
+        // What a table shows is cleaned where it is mapped itself.
+        let object = entry.object.filter(|_| !entry.is_page_table());
+        let object = object.ok_or(Some(next))?;
         let (object, first) = self
             .vm
             .bottom_file(object, entry.index_of::<M>(start))

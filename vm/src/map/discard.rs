@@ -24,6 +24,9 @@ impl<M: Machine> Space<'_, M> {
         let mut edit = self.edit(range, Need::CLIP)?;
         let range = range.intersect(edit.map.range);
         edit.refuse_submaps(range)?;
+        if edit.has_table(range) {
+            return Err(MapError::InvalidArgument);
+        }
         let mut wired = false;
         edit.each(range, |edit, handle| wired |= edit.get(handle).wired > 0);
         if wired {

@@ -1,5 +1,6 @@
 //! One entry of a map: a range of addresses and what it means.
 
+use super::page_table::TableEntry;
 use crate::object::ObjectHandle;
 use crate::slab::Handle;
 use crate::space::SpaceHandle;
@@ -53,6 +54,10 @@ pub(crate) enum Kind {
     Stack { reserve: u64 },
     /// Another map that says what is there (M06).
     Submap(SpaceHandle),
+    /// A table in the object says which of its pages are shown where (M18).
+    PageTable(TableEntry),
+    /// Pages that the kernel provides (M19): of a device, and always shared with a child.
+    Provided,
 }
 
 bitflags::bitflags! {
@@ -137,6 +142,7 @@ impl Kind {
             (Kind::Normal, Kind::Normal) => true,
             // What is left for the lower one to grow by is the stack's; the upper one has none.
             (Kind::Stack { .. }, next) => next == Kind::UPPER_STACK,
+            (Kind::PageTable(directory), next) => next == Kind::PageTable(directory),
             _ => false,
         }
     }
@@ -188,6 +194,18 @@ impl Entry {
         match self.kind {
             Kind::Submap(space) => Some(space),
             _ => None,
+        }
+    }
+
+    pub(crate) fn is_page_table(&self) -> bool {
+        matches!(self.kind, Kind::PageTable(_))
+    }
+
+    /// What a child gets: what the kernel provides is shared, whatever was said of it (M19).
+    pub(crate) fn inheritance(&self) -> Inherit {
+        match self.kind {
+            Kind::Provided => Inherit::Share,
+            _ => self.inherit,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::entry::{Inherit, Sharing};
 use super::tree::Query;
-use super::{Edit, Entry, EntryHandle, Flags, Need};
+use super::{Edit, Entry, EntryHandle, Flags, Kind, Need, TableEntry};
 use crate::fault::Prefault;
 use crate::object::{ObjectHandle, ObjectId};
 use crate::pager::PagerError;
@@ -63,6 +63,43 @@ pub enum MappingBacking {
         /// Where in it, in bytes.
         offset: u64,
     },
+    /// The pages of an object that a table in it names (M18): the range shows what the tables
+    /// have from byte `offset` on, once [`Space::set_page_directory`] has said where they are.
+    /// Shared, and never copied.
+    PageTable {
+        /// Which object.
+        object: ObjectId,
+        /// Where in what the tables translate the range begins, in bytes.
+        offset: u64,
+    },
+    /// Pages that the kernel provides (M19): those of a device, from byte `offset` of it. Shared
+    /// with every child, whatever its inheritance, and never merged with a neighbour.
+    Provided {
+        /// Which device.
+        object: ObjectId,
+        /// Where in it, in bytes.
+        offset: u64,
+    },
+}
+
+impl MappingBacking {
+    /// The object and the byte offset, if there is one.
+    fn object(self) -> Option<(ObjectId, u64)> {
+        match self {
+            MappingBacking::Anonymous => None,
+            MappingBacking::Object { object, offset }
+            | MappingBacking::PageTable { object, offset }
+            | MappingBacking::Provided { object, offset } => Some((object, offset)),
+        }
+    }
+
+    fn kind(self) -> Kind {
+        match self {
+            MappingBacking::Anonymous | MappingBacking::Object { .. } => Kind::Normal,
+            MappingBacking::PageTable { .. } => Kind::PageTable(TableEntry::default()),
+            MappingBacking::Provided { .. } => Kind::Provided,
+        }
+    }
 }
 
 /// What to map.
@@ -167,30 +204,25 @@ impl<'v, M: Machine> Space<'v, M> {
         let mut edit = self.edit(fixed, Need::CLIP.and(1, 0))?;
         let range = edit.place(len, place)?;
         edit.refuse_submaps(range)?;
-        let charge = match (what.backing, what.sharing) {
-            (MappingBacking::Object { .. }, Sharing::Shared) => 0,
+        let charge = match (what.backing.object(), what.sharing) {
+            (Some(_), Sharing::Shared) => 0,
             _ => page.index(len),
         };
         edit.vm
             .charge
             .take(charge)
             .map_err(|_| MapError::ChargeLimit)?;
-        let object = match what.backing {
-            MappingBacking::Anonymous => None,
-            MappingBacking::Object { object, .. } if edit.can_map(object.0, what.sharing) => {
-                Some(object.0)
-            }
-            MappingBacking::Object { .. } => {
-                edit.vm.charge.refund(charge);
-                return Err(MapError::InvalidArgument);
-            }
-        };
+        let object = what.backing.object().map(|(object, _)| object.0);
+        if object.is_some_and(|object| !edit.can_map(object, what)) {
+            edit.vm.charge.refund(charge);
+            return Err(MapError::InvalidArgument);
+        }
         if let Placement::Replace(_) = place {
             edit.clip_range(range);
             edit.delete_clipped(range);
         }
         edit.insert(new_entry(range, what, object, offset, charge));
-        let wire = edit.map.wire_future;
+        let wire = edit.map.wire_future && what.backing.kind() == Kind::Normal;
         drop(edit);
         if wire && !what.prot.is_empty() {
             self.wire_new(range)?;
@@ -233,13 +265,11 @@ fn offset_of<M: Machine>(what: Mapping, len: u64) -> Result<u64, MapError> {
     if !what.max_prot.contains(what.prot) {
         return Err(MapError::Protection);
     }
-    let offset = match what.backing {
-        MappingBacking::Object { offset, .. } if page.within(offset) != 0 => {
-            return Err(MapError::InvalidArgument);
-        }
-        MappingBacking::Object { offset, .. } => page.index(offset),
-        MappingBacking::Anonymous => 0,
-    };
+    let bytes = what.backing.object().map_or(0, |(_, offset)| offset);
+    if page.within(bytes) != 0 {
+        return Err(MapError::InvalidArgument);
+    }
+    let offset = page.index(bytes);
     offset
         .checked_add(page.index(len))
         .and_then(|end| page.offset(end))
@@ -280,18 +310,25 @@ fn new_entry(
         prot: what.prot,
         max_prot: what.max_prot,
         inherit: what.inherit,
+        kind: what.backing.kind(),
         ..Entry::VACANT
     }
 }
 
 impl<M: Machine> Edit<'_, M> {
-    /// Takes a reference to an object that is to be mapped. False when it has ended, and when it is
-    /// a device and writes to it are to go to a copy.
-    fn can_map(&self, object: ObjectHandle, sharing: Sharing) -> bool {
-        if sharing == Sharing::Private && self.vm.lock_object(object).is_device() {
-            return false;
-        }
-        self.vm.reference(object)
+    /// Takes a reference to an object that is to be mapped. False when it has ended, and when it
+    /// cannot be mapped so: a device is never copied, the kernel provides devices, and tables lie
+    /// in memory that is shared.
+    fn can_map(&self, object: ObjectHandle, what: Mapping) -> bool {
+        let shared = what.sharing == Sharing::Shared;
+        let copied = matches!(what.inherit, Inherit::Copy | Inherit::Zero);
+        let device = self.vm.lock_object(object).is_device();
+        let fits = match what.backing.kind() {
+            Kind::PageTable(_) => shared && !device && !copied,
+            Kind::Provided => shared && device,
+            _ => shared || !device,
+        };
+        fits && self.vm.reference(object)
     }
 
     /// Finds where `len` bytes go. Nothing is changed.

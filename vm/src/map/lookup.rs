@@ -1,5 +1,6 @@
 //! Look at entries: what is mapped where.
 
+use super::TableEntry;
 use super::edit::covers;
 use super::entry::{Behavior, Entry, Flags, Inherit, Kind, Sharing};
 use crate::object::{ObjectHandle, ObjectId};
@@ -47,6 +48,10 @@ pub struct EntryInfo {
     pub no_core: bool,
     /// The map that says what is there, if this is a submap (M06).
     pub submap: Option<SpaceId>,
+    /// The directory, if this is a virtual page table (M18).
+    pub page_directory: Option<TableEntry>,
+    /// Whether the kernel provides the pages (M19).
+    pub provided: bool,
     /// The object behind a pager at the end of the chain, and where in it the range begins, in
     /// bytes. The object stays alive only as long as the range is mapped.
     pub file: Option<(ObjectId, u64)>,
@@ -89,6 +94,11 @@ impl<M: Machine> Space<'_, M> {
             stack: matches!(entry.kind, Kind::Stack { .. }),
             stack_reserve: entry.kind.reserve(),
             submap: entry.submap().map(SpaceId),
+            page_directory: match entry.kind {
+                Kind::PageTable(directory) => Some(directory),
+                _ => None,
+            },
+            provided: entry.kind == Kind::Provided,
             file: file.map(|(object, offset)| (ObjectId(object), bytes(offset))),
         }
     }

@@ -18,6 +18,7 @@
 //! | `wire.rs` | wire and unwire for the user |
 //! | `clean.rs` | write dirty pages |
 //! | `stack.rs` | stacks and their growth |
+//! | `page_table.rs` | virtual page tables |
 //! | `submap.rs` | hand a range to another map |
 //! | `lookup.rs` | look at entries |
 //!
@@ -34,6 +35,7 @@ mod inherit;
 mod insert;
 mod lookup;
 mod move_;
+mod page_table;
 mod protect;
 mod remove;
 mod residency;
@@ -53,6 +55,8 @@ pub(crate) use entry::{Entry, EntryHandle, Flags, Kind};
 pub use hint::Randomize;
 pub use insert::{MapError, Mapping, MappingBacking as Backing, Placement};
 pub use lookup::EntryInfo;
+pub(crate) use page_table::LEVELS;
+pub use page_table::TableEntry;
 pub use stack::GrowthLimits;
 use tree::Tree;
 

@@ -27,6 +27,7 @@ impl<M: Machine> Space<'_, M> {
                 let entry = map.get(self.vm, handle);
                 entry
                     .object
+                    .filter(|_| !entry.is_page_table())
                     .is_some_and(|object| self.vm.is_resident(object, entry.index_of::<M>(va)))
             });
             each(va, resident);

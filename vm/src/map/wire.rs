@@ -27,6 +27,7 @@ impl<'v, M: Machine> Space<'v, M> {
     /// is wired when it is touched.
     ///
     /// Errors: [`MapError::Hole`], [`MapError::InvalidAddress`], [`MapError::NoMemory`],
+    /// [`MapError::InvalidArgument`] for a virtual page table, [`MapError::Submap`],
     /// [`MapError::Pager`], [`MapError::BeyondEnd`]; what this call did is undone then, and
     /// nothing else.
     pub fn wire(self, range: VirtRange) -> Result<(), MapError> {
@@ -82,6 +83,9 @@ impl<'v, M: Machine> Space<'v, M> {
                 return Err(MapError::Hole);
             }
             edit.refuse_submaps(range)?;
+            if edit.has_table(range) {
+                return Err(MapError::InvalidArgument);
+            }
             let mut count = 0;
             edit.each(range, |_, _| count += 1);
             if count <= entries {
@@ -150,11 +154,14 @@ impl<'v, M: Machine> Space<'v, M> {
         if !M::PAGE.is_aligned_range(range) {
             return Err(MapError::InvalidAddress);
         }
-        let edit = self.edit(range, Need::CLIP)?;
+        let mut edit = self.edit(range, Need::CLIP)?;
         if !edit.covers(range) {
             return Err(MapError::Hole);
         }
         edit.refuse_submaps(range)?;
+        if edit.has_table(range) {
+            return Err(MapError::InvalidArgument);
+        }
         Ok(edit)
     }
 

@@ -119,7 +119,7 @@ proptest! {
     })]
 
     #[test]
-    fn frames_are_handed_out_once_and_come_back(
+    fn o04_frames_are_handed_out_once_and_come_back(
         count in 100..700u32,
         ops in prop::collection::vec(op(), 1..400),
     ) {
@@ -128,7 +128,7 @@ proptest! {
 }
 
 #[test]
-fn each_class_leaves_the_reserve_of_the_one_below() {
+fn o03_each_class_leaves_the_reserve_of_the_one_below() {
     let frames = frames(2000);
     let total = frames.total();
     let reserve = total / 64;
@@ -141,7 +141,7 @@ fn each_class_leaves_the_reserve_of_the_one_below() {
 }
 
 #[test]
-fn a_frame_is_found_in_the_magazine_of_another_processor() {
+fn o04_a_frame_is_found_in_the_magazine_of_another_processor() {
     let frames = frames(64);
     frames.machine().set_cpu(1);
     let mut all = Vec::new();
@@ -160,7 +160,7 @@ fn a_frame_is_found_in_the_magazine_of_another_processor() {
 
 /// The wire count of a page is full: one wiring more is refused, and undone.
 #[test]
-fn a_wire_count_does_not_overflow() {
+fn o03_a_wire_count_does_not_overflow() {
     let machine = Sim::<12>::new(SimConfig::default());
     let vm = Vm::new(machine, Config::default()).unwrap();
     let range = VirtRange::new(VirtAddr(0x10_0000), VirtAddr(0x20_0000)).unwrap();

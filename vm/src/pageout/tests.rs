@@ -35,14 +35,14 @@ fn taken(change: impl FnOnce(&Vm<Sim<12>>, Frame)) -> bool {
 }
 
 #[test]
-fn busy_and_wired_pages_stay() {
+fn o03_busy_and_wired_pages_stay() {
     assert!(taken(|_, _| ()));
     assert!(!taken(|vm, f| vm.frames.page(f).set(Bits::BUSY)));
     assert!(!taken(|vm, f| assert!(vm.frames.page(f).wire())));
 }
 
 #[test]
-fn each_frame_has_a_channel_of_its_own() {
+fn o03_each_frame_has_a_channel_of_its_own() {
     assert_ne!(busy_channel(Frame(1)), busy_channel(Frame(2)));
     assert_ne!(busy_channel(Frame(0)).0, 0);
 }

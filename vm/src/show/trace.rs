@@ -68,6 +68,8 @@ pub enum Verb {
     Grow,
     /// Another map says what is there from now on.
     Submap(SpaceId),
+    /// The directory of virtual page tables is set.
+    SetPageDirectory(crate::TableEntry),
 }
 
 /// Where a page comes from or goes to.
@@ -341,6 +343,7 @@ fn write_verb(f: &mut fmt::Formatter<'_>, verb: Verb, range: VirtRange) -> fmt::
         Verb::Stack(_) => "stack",
         Verb::Grow => "grow",
         Verb::Submap(_) => "submap",
+        Verb::SetPageDirectory(_) => "set-page-directory",
     };
     write!(f, "{name} {}", Range(range))?;
     match verb {
@@ -352,6 +355,7 @@ fn write_verb(f: &mut fmt::Formatter<'_>, verb: Verb, range: VirtRange) -> fmt::
         Verb::Advise(advice) => write!(f, " advice={advice:?}"),
         Verb::Wire(by) | Verb::Unwire(by) => write!(f, " by={by:?}"),
         Verb::Submap(space) => write!(f, " map={}", space.number()),
+        Verb::SetPageDirectory(entry) => write!(f, " directory={:#x}", entry.bits()),
         _ => Ok(()),
     }
 }

@@ -117,7 +117,7 @@ impl<'v, M: Machine> Space<'v, M> {
             at = entry.next;
             plan.add::<M>(entry);
             if let Some(pmap) = pmap.as_ref()
-                && entry.inherit == Inherit::Copy
+                && entry.inheritance() == Inherit::Copy
                 && entry.prot.contains(Prot::WRITE)
                 && !entry.has(Flags::NEEDS_COPY)
             {
@@ -251,7 +251,7 @@ impl<M: Machine> crate::Vm<M> {
     /// What a child gets of an entry: a device cannot be copied, and is shared instead.
     fn inheritance(&self, entry: &Entry) -> Inherit {
         let device = |object| self.lock_object(object).is_device();
-        match entry.inherit {
+        match entry.inheritance() {
             Inherit::Copy if !entry.is_private() && entry.object.is_some_and(device) => {
                 Inherit::Share
             }
@@ -265,7 +265,7 @@ impl Plan {
         let pages = entry.pages::<M>();
         self.entries += 1;
         self.submaps += u32::from(entry.submap().is_some());
-        match entry.inherit {
+        match entry.inheritance() {
             Inherit::None => {}
             Inherit::Zero => self.charge += pages,
             Inherit::Share => self.objects += 1,

@@ -151,7 +151,7 @@ impl<M: Machine> Space<'_, M> {
         let handle = map.find(self.vm, va).ok_or(FaultError::InvalidAddress)?;
         let entry = map.get(self.vm, handle);
         match entry.object {
-            Some(object) if !entry.is_private() => {
+            Some(object) if !entry.is_private() && !entry.is_page_table() => {
                 let index = entry.index_of::<M>(va);
                 let offset = M::PAGE.offset(index).unwrap_or(u64::MAX);
                 let within = M::PAGE.within(va.0) as u64;
