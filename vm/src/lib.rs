@@ -109,7 +109,7 @@ pub use page::Within;
 pub use pager::{DevicePage, PageBytes, Pager, PagerError, PagerOps, SwapDevice, SwapError};
 pub use show::{
     Counters, Entries, Event, FaultFor, ObjectInfo, PageInfo, PagePlace, Pages, ShowMap, ShowSpace,
-    ShownEntry, SpaceInfo, Store, TraceSink, Verb,
+    ShownEntry, SpaceInfo, Store, TraceSink, Verb, WiredBy,
 };
 pub use space::{Image, Space, SpaceError, SpaceId, UserError};
 
