@@ -97,8 +97,8 @@ pub use bsdvm_machine::{
 pub use check::CheckError;
 pub use fault::{FaultError, Faulted, Prefault};
 pub use kmem::{
-    Fill, Find, KernelConfig, KernelMap, KernelWatch, Kmem, KmemError, Malloc, Paging, Physical,
-    SettingError, SubmapName, Wait, WatchError, Zone, ZoneId,
+    Fill, Find, KernelAlloc, KernelConfig, KernelMap, KernelWatch, Kmem, KmemError, Malloc, Paging,
+    Physical, SettingError, SubmapName, Wait, WatchError, Zone, ZoneId,
 };
 pub use map::{
     Advice, Backing, Behavior, EntryInfo, GrowthLimits, Inherit, MapError, Mapping, Placement,
@@ -109,7 +109,7 @@ pub use page::Within;
 pub use pager::{DevicePage, PageBytes, Pager, PagerError, PagerOps, SwapDevice, SwapError};
 pub use show::{
     Counters, Entries, Event, FaultFor, ObjectInfo, PageInfo, PagePlace, Pages, ShowMap, ShowSpace,
-    ShownEntry, SpaceInfo, Store, TraceSink, Verb,
+    ShownEntry, SpaceInfo, Store, TraceSink, Verb, WiredBy,
 };
 pub use space::{Image, Space, SpaceError, SpaceId, UserError};
 

@@ -11,6 +11,7 @@ use crate::object::limbo::Limbo;
 use crate::object::radix::Slot;
 use crate::object::{ObjectHandle, ObjectState};
 use crate::page::{Bits, Queue};
+use crate::show::Verb;
 use crate::space::Space;
 use bsdvm_machine::{Machine, Usage, VirtAddr, VirtRange};
 
@@ -56,6 +57,12 @@ impl<M: Machine> Space<'_, M> {
     /// Errors: [`MapError::InvalidAddress`]; [`MapError::NoMemory`] for advice that stands in
     /// entries. Nothing is changed then.
     pub fn advise(self, range: VirtRange, advice: Advice) -> Result<(), MapError> {
+        let done = self.advise_quietly(range, advice);
+        self.trace_change(Verb::Advise(advice), range, &done);
+        done
+    }
+
+    fn advise_quietly(self, range: VirtRange, advice: Advice) -> Result<(), MapError> {
         if !M::PAGE.is_aligned_range(range) {
             return Err(MapError::InvalidAddress);
         }

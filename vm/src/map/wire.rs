@@ -7,7 +7,7 @@
 
 use super::{Edit, Entry, EntryHandle, Flags, MapError, Need, map_channel};
 use crate::fault::{FaultError, Purpose};
-use crate::show::Verb;
+use crate::show::{Verb, WiredBy};
 use crate::space::Space;
 use bsdvm_machine::{Access, Machine, Prot, VirtAddr, VirtRange};
 
@@ -32,7 +32,7 @@ impl<'v, M: Machine> Space<'v, M> {
     /// nothing else.
     pub fn wire(self, range: VirtRange) -> Result<(), MapError> {
         let done = self.wire_for(range, Wirer::User);
-        self.trace_change(Verb::Wire, range, &done);
+        self.trace_change(Verb::Wire(WiredBy::User), range, &done);
         done
     }
 
@@ -41,7 +41,9 @@ impl<'v, M: Machine> Space<'v, M> {
     ///
     /// Errors: those of [`Space::wire`]; what this call did is undone then, and nothing else.
     pub fn wire_kernel(self, range: VirtRange) -> Result<(), MapError> {
-        self.wire_for(range, Wirer::Kernel)
+        let done = self.wire_for(range, Wirer::Kernel);
+        self.trace_change(Verb::Wire(WiredBy::Kernel), range, &done);
+        done
     }
 
     /// Counts one wiring of the kernel for `range`, a range of whole pages without a hole, and
@@ -51,6 +53,12 @@ impl<'v, M: Machine> Space<'v, M> {
     /// [`MapError::NoMemory`], and [`MapError::Wired`] when part of the range is wired already;
     /// nothing is changed then.
     pub fn wire_quick(self, range: VirtRange) -> Result<(), MapError> {
+        let done = self.wire_quietly(range);
+        self.trace_change(Verb::Wire(WiredBy::Quick), range, &done);
+        done
+    }
+
+    fn wire_quietly(self, range: VirtRange) -> Result<(), MapError> {
         let mut edit = self.edit_covered(range)?;
         let mut wired = false;
         edit.each(range, |edit, handle| wired |= edit.get(handle).wired > 0);
@@ -106,7 +114,7 @@ impl<'v, M: Machine> Space<'v, M> {
     /// changed then.
     pub fn unwire(self, range: VirtRange) -> Result<(), MapError> {
         let done = self.unwire_for(range, Wirer::User);
-        self.trace_change(Verb::Unwire, range, &done);
+        self.trace_change(Verb::Unwire(WiredBy::User), range, &done);
         done
     }
 
@@ -115,7 +123,9 @@ impl<'v, M: Machine> Space<'v, M> {
     /// Errors: [`MapError::NotWired`] when the kernel has not wired all of it, and those of
     /// [`Space::unwire`]; nothing is changed then.
     pub fn unwire_kernel(self, range: VirtRange) -> Result<(), MapError> {
-        self.unwire_for(range, Wirer::Kernel)
+        let done = self.unwire_for(range, Wirer::Kernel);
+        self.trace_change(Verb::Unwire(WiredBy::Kernel), range, &done);
+        done
     }
 
     fn unwire_for(self, range: VirtRange, who: Wirer) -> Result<(), MapError> {

@@ -15,7 +15,7 @@
 
 use super::chain::{Chain, ObjectInfo};
 use super::space::SpaceInfo;
-use crate::map::{EntryInfo, Inherit};
+use crate::map::{Behavior, EntryInfo, Inherit};
 use crate::object::ObjectId;
 use crate::space::{Space, SpaceId};
 use bsdvm_machine::{Machine, VirtAddr};
@@ -191,16 +191,29 @@ fn write_entry(f: &mut fmt::Formatter<'_>, entry: &ShownEntry, indent: usize) ->
         let copy = if info.needs_copy { "needed" } else { "done" };
         write!(f, ", copy ({copy})")?;
     }
+    write_marks(f, info)?;
+    f.write_str("\n")
+}
+
+/// What else an entry says, where it is not what most say.
+fn write_marks(f: &mut fmt::Formatter<'_>, info: &EntryInfo) -> fmt::Result {
     if info.stack {
         write!(f, ", stack ({:#x} left)", info.stack_reserve)?;
     }
-    if info.no_fault {
-        f.write_str(", no fault")?;
-    }
-    if info.in_transition {
-        f.write_str(", in transition")?;
-    }
-    f.write_str("\n")
+    f.write_str(match info.behavior {
+        Behavior::Normal => "",
+        Behavior::Sequential => ", sequential",
+        Behavior::Random => ", random",
+    })?;
+    let marks = [
+        (info.no_sync, ", no sync"),
+        (info.no_core, ", no core"),
+        (info.no_fault, ", no fault"),
+        (info.in_transition, ", in transition"),
+    ];
+    let set = marks.iter().filter(|(set, _)| *set);
+    set.map(|(_, mark)| *mark)
+        .try_for_each(|mark| f.write_str(mark))
 }
 
 /// A line for each object behind an entry, each further to the right than the one before it.

@@ -27,4 +27,4 @@ pub use counters::Counters;
 pub use map::{Entries, ShowMap, ShownEntry};
 pub use page::{PageInfo, PagePlace, Pages};
 pub use space::{ShowSpace, SpaceInfo};
-pub use trace::{Event, FaultFor, Store, TraceSink, Verb};
+pub use trace::{Event, FaultFor, Store, TraceSink, Verb, WiredBy};

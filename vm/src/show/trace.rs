@@ -5,7 +5,7 @@
 
 use crate::Vm;
 use crate::fault::{FaultError, Faulted, Purpose};
-use crate::map::{MapError, Mapping, Sharing};
+use crate::map::{Advice, MapError, Mapping, Sharing};
 use crate::object::ObjectId;
 use crate::pager::PagerError;
 use crate::space::{Space, SpaceError, SpaceId};
@@ -30,6 +30,17 @@ pub enum FaultFor {
     Touch,
 }
 
+/// Who wires a range.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WiredBy {
+    /// Its user: counted once, however often it is done.
+    User,
+    /// The kernel: counted.
+    Kernel,
+    /// The kernel, without bringing the pages in.
+    Quick,
+}
+
 /// A verb that changes the entries, or the pages, of a range.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verb {
@@ -45,10 +56,12 @@ pub enum Verb {
     Discard,
     /// Dirty pages are written.
     Clean,
-    /// The user wires.
-    Wire,
-    /// The user's wiring ends.
-    Unwire,
+    /// Advice is taken.
+    Advise(Advice),
+    /// Pages are kept in memory.
+    Wire(WiredBy),
+    /// They are not any more.
+    Unwire(WiredBy),
     /// A stack is made.
     Stack(Prot),
     /// A stack has grown by the range.
@@ -324,8 +337,9 @@ fn write_verb(f: &mut fmt::Formatter<'_>, verb: Verb, range: VirtRange) -> fmt::
         Verb::Inherit(_) => "inherit",
         Verb::Discard => "discard",
         Verb::Clean => "clean",
-        Verb::Wire => "wire",
-        Verb::Unwire => "unwire",
+        Verb::Advise(_) => "advise",
+        Verb::Wire(_) => "wire",
+        Verb::Unwire(_) => "unwire",
         Verb::Stack(_) => "stack",
         Verb::Grow => "grow",
         Verb::Submap(_) => "submap",
@@ -337,6 +351,9 @@ fn write_verb(f: &mut fmt::Formatter<'_>, verb: Verb, range: VirtRange) -> fmt::
             write!(f, " prot={prot}")
         }
         Verb::Inherit(inherit) => write!(f, " inherit={inherit:?}"),
+        Verb::Advise(Advice::Behavior(behavior)) => write!(f, " advice={behavior:?}"),
+        Verb::Advise(advice) => write!(f, " advice={advice:?}"),
+        Verb::Wire(by) | Verb::Unwire(by) => write!(f, " by={by:?}"),
         Verb::Submap(space) => write!(f, " map={}", space.number()),
         Verb::SetPageDirectory(entry) => write!(f, " directory={:#x}", entry.bits()),
         _ => Ok(()),

@@ -24,5 +24,6 @@ mod submaps;
 mod sweep;
 mod tables;
 mod trace;
+mod transitions;
 mod verbs;
 mod wiring;

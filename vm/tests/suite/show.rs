@@ -5,8 +5,8 @@ use crate::common::{
     Files, MemorySwap, PAGE, anon, at, check_empty, map_at, pages, put, space, vm,
 };
 use bsdvm::{
-    Access, Config, Find, Inherit, KernelConfig, Mapping, ObjectKind, Paging, Prot, Sharing, Space,
-    VirtAddr, VirtRange, Vm,
+    Access, Advice, Behavior, Config, Find, Inherit, KernelConfig, Mapping, ObjectKind, Paging,
+    Prot, Sharing, Space, VirtAddr, VirtRange, Vm,
 };
 use bsdvm_sim::{Sim, SimConfig};
 use std::sync::atomic::Ordering;
@@ -68,6 +68,12 @@ fn d01_every_column_of_a_map() {
     s.wire(pages(20, 2)).unwrap();
     s.inherit(pages(20, 2), Inherit::Share).unwrap();
     s.stack(at(48), 8 * PAGE, 2 * PAGE, Prot::RW).unwrap();
+    for advice in [Advice::Behavior(Behavior::Sequential), Advice::NoSync] {
+        s.advise(pages(5, 1), advice).unwrap();
+    }
+    for advice in [Advice::Behavior(Behavior::Random), Advice::NoCore] {
+        s.advise(pages(8, 3), advice).unwrap();
+    }
     let expected = [
         "Task map 1: pmap=1, nentries=6, version=#",
         "  map entry #: start=0x100000, end=0x104000",
@@ -77,13 +83,13 @@ fn d01_every_column_of_a_map() {
         "      Object 2: type=swap, size=0x4000, res=0, swap=1, ref=2, sref=1, backing=1+0x2000",
         "        Object 1: type=vnode(0x5f), size=0x6000, res=2, swap=0, ref=5, sref=1",
         "  map entry #: start=0x105000, end=0x106000",
-        "   prot=1/5/none, object=1, offset=0x1000",
+        "   prot=1/5/none, object=1, offset=0x1000, sequential, no sync",
         "    Object 1: type=vnode(0x5f), size=0x6000, res=2, swap=0, ref=5, sref=1",
         // The same object in front as in the entry below: it is not shown again.
         "  map entry #: start=0x106000, end=0x108000",
         "   prot=3/7/copy, object=1, offset=0x2000, copy (needed)",
         "  map entry #: start=0x108000, end=0x10b000",
-        "   prot=3/7/zero, object=3, offset=0x0",
+        "   prot=3/7/zero, object=3, offset=0x0, random, no core",
         "    Object 3: type=swap, size=0x3000, res=0, swap=2, ref=1, sref=0, one mapping",
         "  map entry #: start=0x114000, end=0x116000",
         "   prot=3/7/share, wired (1, user), object=5, offset=0x0",

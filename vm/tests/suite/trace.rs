@@ -4,7 +4,8 @@ use crate::common::{
     Files, MemorySwap, PAGE, TestVm, anon, at, check, check_empty, map_at, pages, put, space,
 };
 use bsdvm::{
-    Access, Config, Event, Inherit, Mapping, Placement, Prot, Sharing, TraceSink, VirtAddr, Vm,
+    Access, Advice, Behavior, Config, Event, Inherit, Mapping, Placement, Prot, Sharing, TraceSink,
+    VirtAddr, Vm,
 };
 use bsdvm_sim::{Sim, SimConfig};
 use std::sync::Mutex;
@@ -125,11 +126,29 @@ fn every_verb_is_told() {
     assert_eq!(
         lines[1..],
         [
-            "1 wire start=0x100000 end=0x101000 outcome=ok",
-            "1 unwire start=0x100000 end=0x101000 outcome=ok",
+            "1 wire start=0x100000 end=0x101000 by=User outcome=ok",
+            "1 unwire start=0x100000 end=0x101000 by=User outcome=ok",
         ]
     );
     assert!(lines[0].contains(" for=Wire "), "{}", lines[0]);
+    s.wire_kernel(pages(0, 1)).unwrap();
+    s.unwire_kernel(pages(0, 1)).unwrap();
+    s.wire_quick(pages(0, 1)).unwrap();
+    s.unwire_kernel(pages(0, 1)).unwrap();
+    s.advise(pages(0, 1), Advice::Behavior(Behavior::Random))
+        .unwrap();
+    s.advise(pages(0, 1), Advice::NoCore).unwrap();
+    let lines = kept.lines();
+    let expected = [
+        "1 wire start=0x100000 end=0x101000 by=Kernel outcome=ok",
+        "1 unwire start=0x100000 end=0x101000 by=Kernel outcome=ok",
+        "1 wire start=0x100000 end=0x101000 by=Quick outcome=ok",
+        "1 unwire start=0x100000 end=0x101000 by=Kernel outcome=ok",
+        "1 advise start=0x100000 end=0x101000 advice=Random outcome=ok",
+        "1 advise start=0x100000 end=0x101000 advice=NoCore outcome=ok",
+    ];
+    let changes = lines.iter().filter(|line| !line.contains(" fault "));
+    assert_eq!(changes.collect::<Vec<_>>(), expected);
     vm.space(sub).release();
     s.release();
     assert_eq!(kept.lines(), ["2 end outcome=ok", "1 end outcome=ok"]);
@@ -159,7 +178,7 @@ fn failures_are_told_with_their_names() {
     let expected = [
         "1 map prot=r-- max=rwx sharing=shared object=1 offset=0x0 at=- bytes=0x1000 outcome=Overlap",
         "1 protect start=0x100000 end=0x128000 prot=r-- outcome=ok",
-        "1 wire start=0x101000 end=0x102000 outcome=Hole",
+        "1 wire start=0x101000 end=0x102000 by=User outcome=Hole",
         "1 fault at=0x104000 access=Read for=Trap object=- outcome=InvalidAddress",
         "1 fault at=0x108000 access=Write for=Trap object=- outcome=Protection",
         "1 fault at=0x109000 access=Read for=Trap object=- outcome=BeyondEnd",

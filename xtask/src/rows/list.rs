@@ -23,9 +23,7 @@ pub(super) struct Row {
 
 /// Rows that are due and have no test yet. This list may only shrink: a row in it that has tests
 /// has to go, and a row outside of it that has none fails `cargo xtask test`.
-pub(super) const NOT_YET: &[&str] = &[
-    "E04", "E05", "E07", "M01", "M02", "M10", "M12", "M14", "M15", "M18", "M19", "O02", "O03",
-];
+pub(super) const NOT_YET: &[&str] = &["E07"];
 
 const fn row(tag: &'static str, title: &'static str) -> Row {
     Row {
