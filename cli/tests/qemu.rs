@@ -103,6 +103,15 @@ fn scripts_say_and_end_the_same() {
 }
 
 #[test]
+fn dynamic_programs_run_too() {
+    if !ready() {
+        return;
+    }
+    let script = "echo $((6*7)); /bin/ls /etc | wc -l; /usr/bin/env -i A=1 /usr/bin/env";
+    same_with(QEMU, &["/bin/sh", "-c", script]);
+}
+
+#[test]
 fn arguments_may_hold_any_byte() {
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;

@@ -66,11 +66,17 @@ pub(crate) fn done() {
     write(END_OF_INTERRUPT, 0);
 }
 
-/// Waits for `nanos` by the timer, whose clock QEMU runs at 1 GHz.
-pub(crate) fn wait(nanos: u32) {
+/// Lets the timer count down from the highest number, without an interrupt, for a measurement.
+pub(crate) fn start_count() {
     write(INITIAL_COUNT, u32::MAX);
-    while u32::MAX - read(CURRENT_COUNT) < nanos {
-        core::hint::spin_loop();
-    }
+}
+
+/// Nanoseconds since [`start_count`], for the first four seconds: QEMU runs the timer at 1 GHz.
+pub(crate) fn counted() -> u32 {
+    u32::MAX - read(CURRENT_COUNT)
+}
+
+/// Stops the timer.
+pub(crate) fn stop_count() {
     write(INITIAL_COUNT, 0);
 }

@@ -18,14 +18,21 @@ use virtio_drivers::transport::DeviceType;
 /// What is woken when something comes in for those that watch files.
 pub(crate) const WATCHERS: Channel = Channel(0xf1 << 56);
 
+/// A question that is answered when one of the bits is on for a standard file.
+struct Watch {
+    tag: u32,
+    file: u8,
+    bits: u16,
+}
+
 struct Link {
     port: Port,
     inbox: Inbox,
     next_tag: u32,
     /// Answers that nobody took yet.
     answers: BTreeMap<u32, Answer>,
-    /// For each standard file the watch that is under way: its tag and bits.
-    watches: [Option<(u32, u16)>; 3],
+    /// The watches that are under way.
+    watches: Vec<Watch>,
     /// Signals that were not passed on yet.
     signals: Vec<u32>,
 }
@@ -50,7 +57,7 @@ pub(crate) fn init() {
         inbox: Inbox::new(),
         next_tag: 1,
         answers: BTreeMap::new(),
-        watches: [None; 3],
+        watches: Vec::new(),
         signals: Vec::new(),
     });
 }
@@ -95,17 +102,12 @@ impl Link {
                 false
             }
             ToKernel::Answer(tag, answer) => {
-                let watch = |w: &&mut Option<(u32, u16)>| w.is_some_and(|w| w.0 == tag);
-                match self.watches.iter_mut().find(watch) {
-                    Some(watch) => {
-                        *watch = None;
-                        true
-                    }
-                    None => {
-                        self.answers.insert(tag, answer);
-                        false
-                    }
+                let watch = self.watches.iter().position(|watch| watch.tag == tag);
+                match watch {
+                    Some(i) => drop(self.watches.swap_remove(i)),
+                    None => drop(self.answers.insert(tag, answer)),
                 }
+                watch.is_some()
             }
         }
     }
@@ -166,13 +168,12 @@ pub(crate) fn tell(ask: Ask) {
 /// Has [`WATCHERS`] woken when one of `bits` is on for a standard file.
 pub(crate) fn watch(file: u8, bits: u16) {
     with(|link| {
-        let under_way = link.watches[usize::from(file)];
-        if under_way.is_some_and(|(_, have)| have & bits == bits) {
+        let same = |w: &Watch| w.file == file && w.bits & bits == bits;
+        if link.watches.iter().any(same) {
             return;
         }
-        let bits = bits | under_way.map_or(0, |w| w.1);
         let tag = link.tag();
-        link.watches[usize::from(file)] = Some((tag, bits));
+        link.watches.push(Watch { tag, file, bits });
         let act = Act::Watch(bits);
         link.send(&Request {
             tag,

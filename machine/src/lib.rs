@@ -19,6 +19,9 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+#[cfg(loom)]
+extern crate std;
+
 pub mod addr;
 pub mod conformance;
 pub mod host;

@@ -10,17 +10,18 @@
 //! debug builds assert it through [`Locks::acquired`] and [`Locks::released`]. Locks of the same
 //! rank are taken together only by [`Mutex::lock_nested`], whose caller names the order.
 
+#[cfg(loom)]
+mod late;
+
 use core::ops::{Deref, DerefMut};
 
 /// Atomics, from `core` or from the checker in use.
 pub mod atomic {
+    #[cfg(loom)]
+    pub use super::late::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize};
     pub use core::sync::atomic::Ordering;
     #[cfg(not(any(loom, shuttle)))]
     pub use core::sync::atomic::{
-        AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize,
-    };
-    #[cfg(loom)]
-    pub use loom::sync::atomic::{
         AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize,
     };
     #[cfg(shuttle)]

@@ -97,8 +97,8 @@ pub use bsdvm_machine::{
 pub use check::CheckError;
 pub use fault::{FaultError, Faulted, Prefault};
 pub use kmem::{
-    Fill, Find, KernelConfig, KernelMap, KernelWatch, Kmem, KmemError, Malloc, Paging, Physical,
-    SettingError, SubmapName, Wait, WatchError, Zone, ZoneId,
+    Fill, Find, KernelAlloc, KernelConfig, KernelMap, KernelWatch, Kmem, KmemError, Malloc, Paging,
+    Physical, SettingError, SubmapName, Wait, WatchError, Zone, ZoneId,
 };
 pub use map::{
     Advice, Backing, Behavior, EntryInfo, GrowthLimits, Inherit, MapError, Mapping, Placement,

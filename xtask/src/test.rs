@@ -17,6 +17,10 @@ const CHECKED: [(&str, &str, &str); 4] = [
     ("loom", "bsdvm-sim", "machines/sim"),
 ];
 
+/// Tests under loom that stand beside what they test, because it is nobody's to see from outside:
+/// package, and the part of their names that they share.
+const LOOM_WITHIN: [(&str, &str); 1] = [("bsdvm", "loom::")];
+
 /// Tests under Miri: package, folder, test.
 const MIRI: [(&str, &str, &str); 2] = [
     ("bsdvm", "vm", "miri"),
@@ -55,6 +59,11 @@ pub(crate) fn interleavings(
             let mut command = checked(checker, &arguments);
             steps.command(&format!("{checker}: {package}"), set(&mut command))?;
         }
+    }
+    for (package, names) in LOOM_WITHIN {
+        let arguments = format!("test --release -p {package} --lib {names}");
+        let mut command = checked("loom", &arguments);
+        steps.command(&format!("loom: {package}, within"), set(&mut command))?;
     }
     Ok(())
 }

@@ -65,11 +65,16 @@ fn is_current(kernel: &Path, list: &Path, sources: &Path) -> bool {
         return false;
     };
     let listed = list.split_once(": ").map_or("", |(_, files)| files);
-    let manifests = ["Cargo.toml", "Cargo.lock", "build.rs", "kernel.ld"];
-    let manifests = manifests.map(|name| sources.join(name));
-    let mut files = listed.split_whitespace().map(PathBuf::from);
-    let young = |path: PathBuf| changed(&path).is_some_and(|at| at <= built);
-    !listed.is_empty() && files.all(young) && manifests.into_iter().all(young)
+    let files: Vec<&Path> = listed.split_whitespace().map(Path::new).collect();
+    let own = ["Cargo.toml", "Cargo.lock", "kernel.ld", "../Cargo.toml"];
+    let own = own.iter().map(|name| sources.join(name));
+    // Each crate's manifest lies above the folder of its `lib.rs`.
+    let crates = files.iter().filter(|file| file.ends_with("lib.rs"));
+    let manifests = crates.filter_map(|file| Some(file.parent()?.parent()?.join("Cargo.toml")));
+    let young = |path: &Path| changed(path).is_some_and(|at| at <= built);
+    !files.is_empty()
+        && files.iter().all(|file| young(file))
+        && own.chain(manifests).all(|file| young(&file))
 }
 
 /// Whether the compiler has the kernel's target.

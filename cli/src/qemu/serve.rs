@@ -16,7 +16,7 @@ use std::os::fd::AsFd;
 use std::process::{ChildStdin, ChildStdout};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long the kernel may take to pass a signal on, or to boot.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -56,6 +56,7 @@ pub(crate) struct Server {
 
 /// Passes signals on to the kernel.
 pub(crate) struct Passer {
+    started: Instant,
     line: Line,
     booted: Arc<Mutex<bool>>,
     passed: Arc<Mutex<Receiver<()>>>,
@@ -65,13 +66,17 @@ impl Passer {
     /// Sends a signal and waits until the kernel has it. A kernel that does not take it is stuck,
     /// and is ended with us.
     pub(crate) fn pass(&self, number: u32) -> Result<(), TooEarly> {
+        let stuck = || std::process::exit(128 + number.cast_signed());
         if !*self.booted.lock().unwrap_or_else(|e| e.into_inner()) {
+            if self.started.elapsed() > PATIENCE {
+                stuck();
+            }
             return Err(TooEarly);
         }
         self.line.send(&ToKernel::Signal(number));
         let passed = self.passed.lock().unwrap_or_else(|e| e.into_inner());
         if passed.recv_timeout(PATIENCE).is_err() {
-            std::process::exit(128 + number.cast_signed());
+            stuck();
         }
         Ok(())
     }
@@ -96,6 +101,7 @@ impl Server {
     /// What passes signals on.
     pub(crate) fn passer(&self) -> Passer {
         Passer {
+            started: Instant::now(),
             line: self.line.clone(),
             booted: self.booted.clone(),
             passed: self.passed.clone(),

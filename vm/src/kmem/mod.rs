@@ -30,6 +30,8 @@
 
 mod back;
 mod event;
+#[allow(unsafe_code, reason = "an allocator of Rust is unsafe by its trait")]
+mod global;
 mod manual;
 mod map;
 mod setting;
@@ -37,6 +39,7 @@ mod zone;
 
 pub use back::{Fill, Malloc, Physical, Wait};
 pub use event::{KernelWatch, WatchError};
+pub use global::KernelAlloc;
 pub use map::{Find, KernelMap, Paging, SubmapName};
 pub use setting::SettingError;
 pub use zone::{Zone, ZoneId};

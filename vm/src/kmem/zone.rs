@@ -149,6 +149,16 @@ impl<M: Machine> Copy for Zone<'_, M> {}
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ZoneId(u32);
 
+impl ZoneId {
+    pub(super) fn raw(self) -> u32 {
+        self.0
+    }
+
+    pub(super) fn from_raw(raw: u32) -> Option<ZoneId> {
+        (raw != 0).then_some(ZoneId(raw))
+    }
+}
+
 impl<'v, M: Machine> Kmem<'v, M> {
     fn zones(self) -> &'v Zones<M> {
         &self.state().zones
@@ -282,6 +292,18 @@ impl<M: Machine> Zone<'_, M> {
     ///
     /// Errors: [`KmemError::InvalidArgument`] for what is no item of this zone.
     pub fn free(self, item: VirtAddr) -> Result<(), KmemError> {
+        self.free_keeping(item, Keep::One)
+    }
+
+    /// As [`Zone::free`], and gives no page back before the next [`Kmem::reclaim`]: for who holds
+    /// locks.
+    ///
+    /// Errors: as for [`Zone::free`].
+    pub fn free_later(self, item: VirtAddr) -> Result<(), KmemError> {
+        self.free_keeping(item, Keep::All)
+    }
+
+    fn free_keeping(self, item: VirtAddr, keep: Keep) -> Result<(), KmemError> {
         self.slab_of(item).ok_or(KmemError::InvalidArgument)?;
         self.rec().out.fetch_sub(1, Ordering::Relaxed);
         let mut spill = [0; MAGAZINE / 2];
@@ -299,7 +321,7 @@ impl<M: Machine> Zone<'_, M> {
         drop(magazine);
         spill[..count]
             .iter()
-            .for_each(|&item| self.give(VirtAddr(item), Keep::One));
+            .for_each(|&item| self.give(VirtAddr(item), keep));
         Ok(())
     }
 
@@ -446,7 +468,7 @@ impl<M: Machine> Zone<'_, M> {
     /// its address.
     fn take_empty(&self, keep: Keep) -> Option<VirtAddr> {
         let mut state = self.rec().state.lock();
-        if state.empty <= keep as u32 {
+        if state.empty <= keep.pages() {
             return None;
         }
         let all = self.items_of_slab();
@@ -534,6 +556,17 @@ impl<M: Machine> Zone<'_, M> {
 /// How many pages without an item in use a zone keeps.
 #[derive(Clone, Copy)]
 enum Keep {
-    None = 0,
-    One = 1,
+    None,
+    One,
+    All,
+}
+
+impl Keep {
+    fn pages(self) -> u32 {
+        match self {
+            Keep::None => 0,
+            Keep::One => 1,
+            Keep::All => u32::MAX,
+        }
+    }
 }

@@ -18,6 +18,20 @@ const MOST: u32 = u32::MAX / 2;
 /// which are fewer, as each has a record or a frame: the core's own references do not fail.
 pub(crate) const MOST_OF_CALLERS: u32 = MOST / 2;
 
+/// One reference more, if there is one and there are fewer than `most`: a count that has come to
+/// 0 stays there.
+fn add_reference(refs: &AtomicU32, most: u32) -> bool {
+    refs.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| {
+        (n > 0 && n < most).then_some(n + 1)
+    })
+    .is_ok()
+}
+
+/// One reference less; gives how many there were.
+fn drop_reference(refs: &AtomicU32) -> u32 {
+    refs.fetch_sub(1, Ordering::AcqRel)
+}
+
 impl<M: Machine> Vm<M> {
     fn vacant_object(&self) -> ObjectRec<M> {
         ObjectRec {
@@ -117,12 +131,7 @@ impl<M: Machine> Vm<M> {
     /// One reference more, if there are fewer than `most`.
     #[must_use]
     pub(crate) fn reference_up_to(&self, object: ObjectHandle, most: u32) -> bool {
-        self.object_rec(object)
-            .refs
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| {
-                (n > 0 && n < most).then_some(n + 1)
-            })
-            .is_ok()
+        add_reference(&self.object_rec(object).refs, most)
     }
 
     /// References of an object.
@@ -136,7 +145,7 @@ impl<M: Machine> Vm<M> {
     pub(crate) fn release(&self, object: ObjectHandle, limbo: &mut Limbo<'_, M>) {
         let mut next = Some(object);
         while let Some(object) = next.take() {
-            match self.object_rec(object).refs.fetch_sub(1, Ordering::AcqRel) {
+            match drop_reference(&self.object_rec(object).refs) {
                 1 => next = self.end(object, limbo),
                 2 => self.collapse_behind(object, limbo),
                 _ => {}
@@ -192,5 +201,7 @@ impl<M: Machine> Vm<M> {
     }
 }
 
+#[cfg(all(test, loom))]
+mod loom;
 #[cfg(test)]
 mod tests;

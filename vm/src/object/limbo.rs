@@ -174,5 +174,7 @@ impl<M: Machine> Drop for Limbo<'_, M> {
     }
 }
 
+#[cfg(all(test, loom))]
+mod loom;
 #[cfg(test)]
 mod tests;

@@ -161,8 +161,7 @@ impl<M: Machine> Vm<M> {
     /// is the worker's to free.
     pub(crate) fn unbusy(&self, frame: Frame) -> bool {
         let page = self.frames.page(frame);
-        let was = page.clear(Bits::BUSY | Bits::WANTED);
-        if was.contains(Bits::WANTED) {
+        if page.let_go() {
             self.machine().wake(busy_channel(frame));
         }
         page.identity().is_some()

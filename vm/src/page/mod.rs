@@ -106,6 +106,11 @@ impl Page {
             .intersection(bits)
     }
 
+    /// Ends the work on the page; whether somebody waits for it.
+    pub(crate) fn let_go(&self) -> bool {
+        self.clear(Bits::BUSY | Bits::WANTED).contains(Bits::WANTED)
+    }
+
     pub(crate) fn is_busy(&self) -> bool {
         self.has(Bits::BUSY)
     }
@@ -191,5 +196,7 @@ pub(crate) fn busy_channel(frame: Frame) -> Channel {
     Channel(0x5000_0000_0000_0000 | u64::from(frame.0))
 }
 
+#[cfg(all(test, loom))]
+mod loom;
 #[cfg(test)]
 pub(crate) mod tests;

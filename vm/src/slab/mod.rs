@@ -342,3 +342,6 @@ impl<M: Machine, T> Drop for Reservation<'_, M, T> {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(all(test, loom))]
+mod loom;

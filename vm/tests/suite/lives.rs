@@ -1,14 +1,12 @@
 //! What becomes of a space: split at fork, exec and unshare, stacks that grow. A name begins with
 //! the row of the capability that it shows.
 
-mod common;
-
+use crate::common::scripted::{Stage, frame_of, word};
+use crate::common::{
+    MemorySwap, PAGE, anon, at, check, check_empty, draw, get, map_at, pages, put, space, touch, vm,
+};
 use bsdvm::{
     Access, FaultError, Faulted, GrowthLimits, Image, MapError, Mapping, Prot, Sharing, SpaceError,
-};
-use common::scripted::{Stage, frame_of, word};
-use common::{
-    MemorySwap, PAGE, anon, at, check, check_empty, draw, get, map_at, pages, put, space, touch, vm,
 };
 
 /// Memory of two entries in one object, some of it on swap. The document splits nothing, as

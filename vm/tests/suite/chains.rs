@@ -1,9 +1,9 @@
 //! Chains stay short, objects stay few, and no page is kept that nobody can reach (O02, law 8).
 
-mod common;
-
+use crate::common::{
+    Files, MemorySwap, PAGE, anon, at, check, check_empty, get, pages, put, space, vm,
+};
 use bsdvm::{Inherit, Mapping, Placement, Prot, Sharing};
-use common::{Files, MemorySwap, PAGE, anon, at, check, check_empty, get, pages, put, space, vm};
 
 /// A process that forks, lets the child write and go, and writes itself, over and over.
 #[test]

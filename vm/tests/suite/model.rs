@@ -4,10 +4,8 @@
 //! checked after every step. `BSDVM_MODEL_OPS` sets how many operations are done in all, on average (100,000
 //! unless told), up to 120 in each world.
 
-mod common;
-
-use common::model::{FILE_PAGES, SPAN, World};
-use common::op::{Op, What, Where};
+use crate::common::model::{FILE_PAGES, SPAN, World};
+use crate::common::op::{Op, What, Where};
 use proptest::prelude::*;
 
 const PER_WORLD: usize = 120;

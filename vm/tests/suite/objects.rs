@@ -1,16 +1,14 @@
 //! Spaces, stacks and objects: behaviour, failing path, state after failure. A name begins with the row of the capability
 //! that it shows.
 
-mod common;
-
+use crate::common::{
+    Files, PAGE, anon, at, check, check_empty, get, map_at, pages, put, space, touch, vm,
+};
 use bsdvm::{
     Access, Backing, FaultError, Faulted, Inherit, MapError, Mapping, ObjectError, Placement, Prot,
     Sharing, Space, SpaceError, VirtAddr,
 };
 use bsdvm_sim::Sim;
-use common::{
-    Files, PAGE, anon, at, check, check_empty, get, map_at, pages, put, space, touch, vm,
-};
 
 #[test]
 fn s02_contents_go_with_the_last_reference_and_the_rest_with_the_last_hold() {

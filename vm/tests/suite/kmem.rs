@@ -1,8 +1,6 @@
 //! The kernel's own memory, row by row (K01–K18, E03, O10): behaviour, failing path, state after
 //! failure.
 
-mod common;
-
 #[path = "kmem/maps.rs"]
 mod maps;
 #[path = "kmem/pages.rs"]
@@ -12,12 +10,12 @@ mod waits;
 #[path = "kmem/zones.rs"]
 mod zones;
 
+use crate::common::{PAGE, TestVm, check};
 use bsdvm::{
     Config, Fill, Find, KernelConfig, KernelMap, Kmem, Machine, Malloc, Paging, SubmapName,
     VirtAddr, VirtRange, Vm, Wait,
 };
 use bsdvm_sim::{Sim, SimConfig};
-use common::{PAGE, TestVm, check};
 
 /// Where the kernel's addresses begin here.
 const LOW: u64 = 0xffff_8000_0000_0000;
@@ -117,16 +115,19 @@ fn draw(map: KernelMap<'_, Sim<12>>, count: u64) -> String {
 fn end(vm: &TestVm) {
     check(vm);
     vm.kmem().expect("a kernel").end();
-    common::check_empty(vm);
+    crate::common::check_empty(vm);
 }
 
 /// Takes every frame that programs may have.
 fn fill_memory(vm: &TestVm) -> bsdvm::SpaceId {
-    let user = vm.space_create(common::pages(0, 1 << 20)).unwrap();
+    let user = vm.space_create(crate::common::pages(0, 1 << 20)).unwrap();
     let space = vm.space(user);
-    common::anon(space, 0, 1 << 20);
+    crate::common::anon(space, 0, 1 << 20);
     let mut page = 0;
-    while space.fault(common::at(page), bsdvm::Access::Write).is_ok() {
+    while space
+        .fault(crate::common::at(page), bsdvm::Access::Write)
+        .is_ok()
+    {
         page += 1;
     }
     user

@@ -37,7 +37,7 @@ fn k14_kmem_init_marks_what_is_in_use() {
         };
         assert_eq!(vm.kmem_init(bad).map(drop), Err(why));
         assert!(vm.kmem().is_none());
-        common::check_empty(&vm);
+        crate::common::check_empty(&vm);
     }
     let none = vm_with_kernel(500, 0);
     let refused = none.kmem_init(KernelConfig {
@@ -183,7 +183,7 @@ fn k01_a_full_mbuf_map_fails_at_once_and_reports_each_time() {
 #[test]
 fn k02_pageable_memory_of_the_kernel_is_paged() {
     let vm = vm_with_kernel(500, 1024);
-    vm.swap_on(common::MemorySwap::leak(64)).unwrap();
+    vm.swap_on(crate::common::MemorySwap::leak(64)).unwrap();
     let kmem = kernel(&vm);
     let map = kmem.map();
     let got = map.alloc_pageable(8 * PAGE).unwrap();
@@ -195,7 +195,7 @@ fn k02_pageable_memory_of_the_kernel_is_paged() {
         "nothing is there before it is touched"
     );
     for page in 0..8 {
-        common::touch(&vm, map.id(), 0, at(page), Some(page + 1)).unwrap();
+        crate::common::touch(&vm, map.id(), 0, at(page), Some(page + 1)).unwrap();
     }
     for _ in 0..4 {
         vm.pageout_step(100);
@@ -204,13 +204,13 @@ fn k02_pageable_memory_of_the_kernel_is_paged() {
     check(&vm);
     for page in 0..8 {
         assert_eq!(
-            common::touch(&vm, map.id(), 0, at(page), None),
+            crate::common::touch(&vm, map.id(), 0, at(page), None),
             Ok(page + 1)
         );
     }
     let sub = named(kmem, SubmapName::Pipe, 4);
     let inner = sub.alloc_pageable(2 * PAGE).unwrap();
-    common::touch(&vm, map.id(), 0, inner, Some(5)).unwrap();
+    crate::common::touch(&vm, map.id(), 0, inner, Some(5)).unwrap();
 
     // No room, and nothing promised for it.
     assert_eq!(sub.alloc_pageable(3 * PAGE), Err(KmemError::NoSpace));
@@ -350,12 +350,12 @@ fn k08_suballoc_carves_a_map_that_is_not_charged() {
     vm.set_charge_limit(u64::MAX);
 
     // What a map that is not pageable has is wired.
-    vm.swap_on(common::MemorySwap::leak(64)).unwrap();
+    vm.swap_on(crate::common::MemorySwap::leak(64)).unwrap();
     let wired = map.suballoc(4 * PAGE, Find::Any, Paging::Wired).unwrap();
     let got = wired.alloc_pageable(2 * PAGE).unwrap();
     let open = any.alloc_pageable(2 * PAGE).unwrap();
-    common::touch(&vm, map.id(), 0, open, Some(1)).unwrap();
-    common::touch(&vm, map.id(), 0, got, Some(1)).unwrap();
+    crate::common::touch(&vm, map.id(), 0, open, Some(1)).unwrap();
+    crate::common::touch(&vm, map.id(), 0, got, Some(1)).unwrap();
     for _ in 0..4 {
         vm.pageout_step(100);
     }

@@ -1,16 +1,14 @@
 //! Advice, mappings that are entered ahead, hints. A name begins with the row of the capability
 //! that it shows.
 
-mod common;
-
+use crate::common::scripted::{Stage, frame_of, is_resident, word};
+use crate::common::{
+    MemorySwap, PAGE, TestVm, anon, at, check, check_empty, draw, get, map_at, pages, put, space,
+    touch, vm,
+};
 use bsdvm::{
     Access, Advice, Behavior, Faulted, Machine, MapError, Mapping, ObjectId, Placement, Prefault,
     Prot, Randomize, Sharing, VirtAddr, VirtRange,
-};
-use common::scripted::{Stage, frame_of, is_resident, word};
-use common::{
-    MemorySwap, PAGE, TestVm, anon, at, check, check_empty, draw, get, map_at, pages, put, space,
-    touch, vm,
 };
 
 const RANDOM: Advice = Advice::Behavior(Behavior::Random);
@@ -140,7 +138,7 @@ fn m12_the_order_of_use_decides_what_comes_with_a_page() {
 }
 
 /// The number of the page that the test's addresses begin with.
-const BASE_PAGE: u64 = common::BASE / PAGE;
+const BASE_PAGE: u64 = crate::common::BASE / PAGE;
 
 #[test]
 fn m12_a_periodic_sync_leaves_alone_what_it_is_to() {

@@ -1,9 +1,9 @@
 //! Who carries what is promised (O08), and that giving contents up in place splits nothing.
 
-mod common;
-
+use crate::common::{
+    Files, PAGE, anon, at, check, check_empty, draw, get, map_at, pages, put, space, vm,
+};
 use bsdvm::{Inherit, Mapping, Prot, Sharing};
-use common::{Files, PAGE, anon, at, check, check_empty, draw, get, map_at, pages, put, space, vm};
 
 #[test]
 fn o08_each_side_of_a_fork_carries_what_it_may_come_to_need() {

@@ -1,14 +1,14 @@
 //! What a person sees: maps, spaces and counters as text, word by word.
 
-mod common;
-
+use crate::common::scripted::{Slot, Stage};
+use crate::common::{
+    Files, MemorySwap, PAGE, anon, at, check_empty, map_at, pages, put, space, vm,
+};
 use bsdvm::{
     Access, Advice, Behavior, Config, Find, Inherit, KernelConfig, Mapping, ObjectKind, Paging,
     Prot, Sharing, Space, VirtAddr, VirtRange, Vm,
 };
 use bsdvm_sim::{Sim, SimConfig};
-use common::scripted::{Slot, Stage};
-use common::{Files, MemorySwap, PAGE, anon, at, check_empty, map_at, pages, put, space, vm};
 use std::sync::atomic::Ordering;
 
 /// The lines of a map, with `#` for the numbers of entries and the version: how often a change

@@ -1,14 +1,14 @@
 //! Every public operation, with the first, second, … allocation and machine call failing until it
 //! goes through: each failure leaves map, objects, charges, contents and page tables as they were.
 
-mod common;
-
+use crate::common::{
+    Files, MemorySwap, PAGE, TestVm, anon, at, check, check_empty, get, pages, put, vm,
+};
 use bsdvm::{
     Access, FaultError, Inherit, MapError, Mapping, ObjectError, ObjectId, Placement, Prot,
     Sharing, Space, SpaceError, SpaceId, SwapError,
 };
 use bsdvm_sim::{InjectKind, Sim};
-use common::{Files, MemorySwap, PAGE, TestVm, anon, at, check, check_empty, get, pages, put, vm};
 use std::cell::Cell;
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering;

@@ -1,15 +1,13 @@
 //! Events: what the sink hears, in which order and in which words.
 
-mod common;
-
+use crate::common::{
+    Files, MemorySwap, PAGE, TestVm, anon, at, check, check_empty, map_at, pages, put, space,
+};
 use bsdvm::{
     Access, Advice, Behavior, Config, Event, Inherit, Mapping, Placement, Prot, Sharing, TraceSink,
     VirtAddr, Vm,
 };
 use bsdvm_sim::{Sim, SimConfig};
-use common::{
-    Files, MemorySwap, PAGE, TestVm, anon, at, check, check_empty, map_at, pages, put, space,
-};
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 

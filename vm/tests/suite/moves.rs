@@ -1,11 +1,9 @@
 //! Move and extend: entries change their address and keep their contents.
 
-mod common;
-
-use bsdvm::{Access, FaultError, Inherit, MapError, Mapping, Placement, Prot, Sharing};
-use common::{
+use crate::common::{
     Files, PAGE, anon, at, check, check_empty, draw, get, map_at, pages, put, space, touch, vm,
 };
+use bsdvm::{Access, FaultError, Inherit, MapError, Mapping, Placement, Prot, Sharing};
 use std::sync::atomic::Ordering;
 
 #[test]

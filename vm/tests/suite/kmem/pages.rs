@@ -28,10 +28,10 @@ fn dirty_memory(vm: &TestVm) {
     let space = vm.space(user);
     let mut page = 0;
     while space
-        .residency(common::pages(page, 1), &mut |_, _| ())
+        .residency(crate::common::pages(page, 1), &mut |_, _| ())
         .is_ok()
         && space
-            .write(common::at(page), &[0xa5; PAGE as usize])
+            .write(crate::common::at(page), &[0xa5; PAGE as usize])
             .is_ok()
     {
         page += 1;
@@ -42,7 +42,7 @@ fn dirty_memory(vm: &TestVm) {
 #[test]
 fn k03_alloc_is_wired_and_zero() {
     let vm = vm_with_kernel(500, 1024);
-    vm.swap_on(common::MemorySwap::leak(1000)).unwrap();
+    vm.swap_on(crate::common::MemorySwap::leak(1000)).unwrap();
     dirty_memory(&vm);
     let kmem = kernel(&vm);
     let map = kmem.map();
@@ -118,16 +118,16 @@ fn k05_alloc_attr_keeps_to_its_limits() {
 #[test]
 fn k05_a_shortage_within_the_limits_is_reclaimed_and_tried_again() {
     let vm = vm_with_kernel(200, 1024);
-    vm.swap_on(common::MemorySwap::leak(1000)).unwrap();
+    vm.swap_on(crate::common::MemorySwap::leak(1000)).unwrap();
     let kmem = kernel(&vm);
     let map = kmem.map();
     // Programs have every frame, all just used.
-    let user = vm.space_create(common::pages(0, 1000)).unwrap();
+    let user = vm.space_create(crate::common::pages(0, 1000)).unwrap();
     let space = vm.space(user);
-    common::anon(space, 0, 1000);
+    crate::common::anon(space, 0, 1000);
     let mut page = 0;
     while vm.counters().frames_free > 8 {
-        common::touch(&vm, user, 0, common::at(page), Some(page)).unwrap();
+        crate::common::touch(&vm, user, 0, crate::common::at(page), Some(page)).unwrap();
         page += 1;
     }
     let low = vm.counters().low_memory;
@@ -141,7 +141,7 @@ fn k05_a_shortage_within_the_limits_is_reclaimed_and_tried_again() {
     assert_eq!(vm.counters().low_memory, low, "no third try was needed");
 
     // Wired frames cannot be had; the tries end, the last one with an announcement.
-    space.wire(common::pages(0, page)).unwrap();
+    space.wire(crate::common::pages(0, page)).unwrap();
     let before = vm.counters();
     let failed = map.alloc_attr(19 * PAGE, WAIT, anywhere(100, 119));
     assert_eq!(failed, Err(KmemError::NoMemory));
@@ -214,13 +214,13 @@ fn k06_alloc_contig_is_contiguous_aligned_and_within_its_boundary() {
 #[test]
 fn k06_programs_make_room_for_a_run() {
     let vm = vm_with_kernel(200, 1024);
-    vm.swap_on(common::MemorySwap::leak(1000)).unwrap();
+    vm.swap_on(crate::common::MemorySwap::leak(1000)).unwrap();
     let kmem = kernel(&vm);
-    let user = vm.space_create(common::pages(0, 1000)).unwrap();
-    common::anon(vm.space(user), 0, 1000);
+    let user = vm.space_create(crate::common::pages(0, 1000)).unwrap();
+    crate::common::anon(vm.space(user), 0, 1000);
     let mut page = 0;
     while vm.counters().frames_free > 8 {
-        common::touch(&vm, user, 0, common::at(page), Some(page)).unwrap();
+        crate::common::touch(&vm, user, 0, crate::common::at(page), Some(page)).unwrap();
         page += 1;
     }
     let pages = Physical {
@@ -235,7 +235,7 @@ fn k06_programs_make_room_for_a_run() {
     assert!(first.is_multiple_of(16));
     for page in 0..page {
         assert_eq!(
-            common::touch(&vm, user, 0, common::at(page), None),
+            crate::common::touch(&vm, user, 0, crate::common::at(page), None),
             Ok(page)
         );
     }
@@ -426,7 +426,7 @@ fn e03_memory_is_given_back_in_a_world_without_a_free_frame() {
     let kmem = kernel(&vm);
     let map = malloc_map(kmem, 2048);
     let mut got = Vec::new();
-    let user = vm.space_create(common::pages(0, 8)).unwrap();
+    let user = vm.space_create(crate::common::pages(0, 8)).unwrap();
     while let Ok(at) = map.malloc(PAGE, NOWAIT) {
         got.push(at);
     }

@@ -1,12 +1,10 @@
 //! Wirings of the kernel, counted and quick, beside those of the user (W01–W03).
 
-mod common;
-
-use bsdvm::{MapError, Mapping, PagerError, Prot, Sharing};
-use common::{
+use crate::common::{
     Files, MemorySwap, PAGE, TestVm, anon, at, check, check_empty, draw, get, map_at, pages, put,
     space, vm,
 };
+use bsdvm::{MapError, Mapping, PagerError, Prot, Sharing};
 use std::sync::atomic::Ordering;
 
 /// Pages out all that can go.

@@ -1,15 +1,13 @@
 //! Pages: what is known of each, how they come, change hands and go. A name begins with the row of
 //! the capability that it shows.
 
-mod common;
-
+use crate::common::scripted::{Stage, frame_of, is_resident, until, word};
+use crate::common::{
+    MemorySwap, PAGE, anon, at, check, check_empty, get, map_at, pages, put, space, touch, vm,
+};
 use bsdvm::{
     Access, FaultError, Faulted, Mapping, ObjectId, PageBytes, Pager, PagerError, PagerOps, Prot,
     Sharing,
-};
-use common::scripted::{Stage, frame_of, is_resident, until, word};
-use common::{
-    MemorySwap, PAGE, anon, at, check, check_empty, get, map_at, pages, put, space, touch, vm,
 };
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -208,7 +208,7 @@ fn k13_alloc_wait_sleeps_until_there_is_room() {
     let one = map.alloc_wait(5 * PAGE).unwrap();
     let two = map.alloc_wait(3 * PAGE).unwrap();
     assert_eq!(vm.counters().charged_pages, 8, "charged, and pageable");
-    common::touch(vm, kmem.map().id(), 0, two, Some(4)).unwrap();
+    crate::common::touch(vm, kmem.map().id(), 0, two, Some(4)).unwrap();
     // It can never fit: at once, and refunded.
     assert_eq!(map.alloc_wait(9 * PAGE), Err(KmemError::NoSpace));
     assert_eq!(map.alloc_wait(0), Err(KmemError::InvalidArgument));

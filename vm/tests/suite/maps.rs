@@ -1,14 +1,14 @@
 //! Maps and their entries: creation, lookups, what entries hold, when they are one. A name begins
 //! with the row of the capability that it shows.
 
-mod common;
-
+use crate::common::{
+    Files, PAGE, anon, at, check, check_empty, draw, get, map_at, pages, put, space, vm,
+};
 use bsdvm::{
     Access, Advice, Behavior, Inherit, Machine, MapError, Mapping, ObjectId, Placement, Prot,
     Sharing, SpaceError, VirtAddr, VirtRange,
 };
 use bsdvm_sim::Sim;
-use common::{Files, PAGE, anon, at, check, check_empty, draw, get, map_at, pages, put, space, vm};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 type Space<'v> = bsdvm::Space<'v, Sim<12>>;

@@ -1,18 +1,16 @@
 //! Kinds of objects: what each shows, where it goes, what is refused. A name begins with the row
 //! of the capability that it shows.
 
-mod common;
-
+use crate::common::scripted::{Stage, frame_of, is_resident, until};
+use crate::common::{
+    Files, MemorySwap, PAGE, TestVm, anon, at, check, check_empty, get, map_at, pages, put, space,
+    touch, vm,
+};
 use bsdvm::{
     Access, Config, DevicePage, FaultError, Faulted, Frame, Inherit, MapError, Mapping, MemoryAttr,
     ObjectError, ObjectId, ObjectKind, PageBytes, Pager, PagerError, PagerOps, Prot, Sharing, Vm,
 };
 use bsdvm_sim::{Sim, SimConfig};
-use common::scripted::{Stage, frame_of, is_resident, until};
-use common::{
-    Files, MemorySwap, PAGE, TestVm, anon, at, check, check_empty, get, map_at, pages, put, space,
-    touch, vm,
-};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -459,7 +457,7 @@ fn o11_a_grabbed_page_stays_where_it_is() {
     let page = vm.object(file).grab(PAGE, Access::Read).unwrap();
     let mut bytes = [0; 8];
     bsdvm::Memory::read(vm.machine(), page.frame(), 0, &mut bytes);
-    assert_eq!(u64::from_le_bytes(bytes), common::scripted::word(1));
+    assert_eq!(u64::from_le_bytes(bytes), crate::common::scripted::word(1));
     stage.page_out_all();
     assert_eq!(vm.object(file).resident_pages(), 1, "the others have gone");
     // Whoever faults on it waits until it is let go.

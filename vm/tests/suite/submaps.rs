@@ -1,11 +1,9 @@
 //! Submaps (M06): a range that another map says the contents of.
 
-mod common;
-
-use bsdvm::{Access, FaultError, MapError, Mapping, Placement, Prot, Sharing, SpaceError};
-use common::{
+use crate::common::{
     Files, PAGE, anon, at, check, check_empty, draw, get, map_at, pages, put, space, touch, vm,
 };
+use bsdvm::{Access, FaultError, MapError, Mapping, Placement, Prot, Sharing, SpaceError};
 
 #[test]
 fn m06_lookups_pass_through_a_submap() {

@@ -1,17 +1,15 @@
 //! Address spaces: creation, end, counts, fork, replacement, stacks. A name begins with the row of
 //! the capability that it shows.
 
-mod common;
-
+use crate::common::scripted::frame_of;
+use crate::common::{
+    MemorySwap, PAGE, TestVm, anon, at, check, check_empty, draw, get, map_at, pages, put, space,
+    touch, vm,
+};
 use bsdvm::{
     Access, GrowthLimits, Inherit, MapError, Mapping, Prot, Sharing, SpaceError, VirtAddr,
 };
 use bsdvm_sim::Event;
-use common::scripted::frame_of;
-use common::{
-    MemorySwap, PAGE, TestVm, anon, at, check, check_empty, draw, get, map_at, pages, put, space,
-    touch, vm,
-};
 
 #[test]
 fn s01_records_of_spaces_are_used_again() {
@@ -185,7 +183,7 @@ fn s04_an_object_that_several_entries_show_counts_once() {
     assert_eq!((s.anonymous_count(), child.anonymous_count()), (8, 8));
     // A file is nobody's anonymous memory.
     let file = vm
-        .object_create(common::Files::leak().pager(0), PAGE)
+        .object_create(crate::common::Files::leak().pager(0), PAGE)
         .unwrap();
     map_at(
         s,

@@ -3,8 +3,6 @@
 //!
 //! What is left to chance is in `shuttle.rs`, where a checker chooses the interleaving.
 
-mod common;
-
 #[path = "races/chains.rs"]
 mod chains;
 #[path = "races/discard.rs"]
@@ -18,10 +16,10 @@ mod pagers;
 #[path = "races/wiring.rs"]
 mod wiring;
 
+use crate::common::scripted::{Slot, Stage, end_of, frame_of, is_resident, until, word};
+use crate::common::{PAGE, anon, at, check, get, pages, put, touch};
 use bsdvm::{Access, FaultError, Inherit, MapError, Mapping, Placement, Prot, Sharing, Space};
 use bsdvm_sim::Sim;
-use common::scripted::{Slot, Stage, end_of, frame_of, is_resident, until, word};
-use common::{PAGE, anon, at, check, get, pages, put, touch};
 use std::sync::Barrier;
 use std::sync::atomic::Ordering;
 

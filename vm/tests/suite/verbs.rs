@@ -1,15 +1,13 @@
 //! The verbs of maps, spaces and objects: behaviour, failing path, state after failure. A name
 //! begins with the row of the capability that it shows.
 
-mod common;
-
+use crate::common::{
+    Files, MemorySwap, PAGE, anon, at, check, check_empty, draw, get, map_at, pages, put, space,
+    touch, vm,
+};
 use bsdvm::{
     Access, FaultError, Faulted, Inherit, MapError, Mapping, Placement, Prot, Sharing, VirtAddr,
     VirtRange,
-};
-use common::{
-    Files, MemorySwap, PAGE, anon, at, check, check_empty, draw, get, map_at, pages, put, space,
-    touch, vm,
 };
 use std::sync::atomic::Ordering;
 

@@ -1,18 +1,16 @@
 //! Virtual page tables (M18), whose translations a program keeps itself, and pages that the
 //! kernel provides (M19).
 
-mod common;
-
+use crate::common::{
+    Files, MemorySwap, PAGE, TestVm, anon, at, check, check_empty, draw, map_at, pages, space,
+    touch, vm,
+};
 use bsdvm::{
     Access, Advice, Backing, DevicePage, FaultError, Inherit, KernelConfig, MapError, Mapping,
     MemoryAttr, ObjectId, PageBytes, Pager, PagerError, PagerOps, Placement, Prot, Sharing, Space,
     TableEntry,
 };
 use bsdvm_sim::Sim;
-use common::{
-    Files, MemorySwap, PAGE, TestVm, anon, at, check, check_empty, draw, map_at, pages, space,
-    touch, vm,
-};
 
 /// A mapping of what the tables of `object` translate from page `first` on.
 fn table(object: ObjectId, first: u64) -> Mapping {

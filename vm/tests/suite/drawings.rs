@@ -4,11 +4,11 @@
 //! the events and compare. `RENEW_DRAWINGS=1 cargo test -p bsdvm --test drawings` writes the
 //! blocks; the words around them are written by hand.
 
-mod common;
-
+use crate::common::{
+    BASE, Files, MemorySwap, PAGE, TestVm, anon, at, check, map_at, pages, space, vm,
+};
 use bsdvm::{Access, Inherit, Mapping, PagePlace, Prot, Sharing, ShownEntry, Space};
 use bsdvm_sim::Sim;
-use common::{BASE, Files, MemorySwap, PAGE, TestVm, anon, at, check, map_at, pages, space, vm};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
@@ -195,7 +195,7 @@ fn faults_are_as_drawn() {
     d.compare("fault.md");
     s.release();
     vm.object(file).release();
-    common::check_empty(&vm);
+    crate::common::check_empty(&vm);
 }
 
 #[test]
@@ -241,5 +241,5 @@ fn forks_are_as_drawn() {
     d.compare("fork.md");
     child.release();
     parent.release();
-    common::check_empty(&vm);
+    crate::common::check_empty(&vm);
 }

@@ -1,10 +1,8 @@
 //! Where entries come from (E01, E02).
 
-mod common;
-
+use crate::common::{PAGE, TestVm, anon, at, check_empty, pages, space};
 use bsdvm::{Config, Mapping, Placement, Prot, Vm};
 use bsdvm_sim::{Sim, SimConfig};
-use common::{PAGE, TestVm, anon, at, check_empty, pages, space};
 
 fn vm_with(early: usize) -> TestVm {
     let machine = Sim::new(SimConfig {
