@@ -68,5 +68,39 @@ int main(int c, char **v) {
         printf("%ld %ld\n", syscall(1250, p, 4096, 9), syscall(1250, p + 1, 4096, 0));
         return 0;
     }
+    if (is(v, "tables")) {
+        enum { VALID = 1, WRITABLE = 2, ACCESSED = 32, MODIFIED = 64 };
+        int fd = memfd_create("tables", 0);
+        if (ftruncate(fd, 64 * 4096)) return 3;
+        unsigned long *m = mmap(0, 64 * 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        for (int level = 1; level < 4; level++) m[level * 512] = (level + 1) * 4096 | VALID | WRITABLE;
+        m[4 * 512 + 2] = 10 * 4096 | VALID | WRITABLE;
+        m[10 * 512] = 1010;
+        m[11 * 512] = 1111;
+        volatile unsigned long *t = (void *)syscall(1252, 0, 8 * 4096, fd, 0);
+        printf("%d\n", t == (void *)-1);
+        printf("%ld\n", syscall(1251, t, 8 * 4096, 11, 4096 | VALID | WRITABLE));
+        printf("%lu\n", t[2 * 512]);
+        printf("%lx\n", m[4 * 512 + 2] & 0xfff);
+        t[2 * 512] = 5;
+        printf("%lu %lx\n", m[10 * 512], m[4 * 512 + 2] & 0xfff);
+        m[4 * 512 + 2] = 11 * 4096 | VALID;
+        printf("%lu", t[2 * 512]);
+        printf(" %ld", syscall(1251, t, 8 * 4096, 10, 0));
+        printf(" %lu\n", t[2 * 512]);
+        long r = syscall(1251, m, 4096, 11, 4096 | VALID);
+        printf("%ld %d\n", r, errno == EINVAL);
+        errno = 0;
+        r = syscall(1251, t, 4096, 99, 0);
+        printf("%ld %d\n", r, errno == EINVAL);
+        if (!fork()) {
+            t[2 * 512] = 6; /* not writable */
+            _exit(0);
+        }
+        int status;
+        wait(&status);
+        printf("%d\n", WIFSIGNALED(status) ? WTERMSIG(status) : 0);
+        return 0;
+    }
     return 2;
 }
