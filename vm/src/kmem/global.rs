@@ -180,3 +180,6 @@ unsafe impl<M: Machine> GlobalAlloc for KernelAlloc<M> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -77,6 +77,24 @@ fn o10_pages_without_an_item_go_back_under_pressure() {
 }
 
 #[test]
+fn o10_what_is_freed_with_locks_held_goes_later() {
+    let vm = vm_with_kernel(500, 1024);
+    let kmem = kernel(&vm);
+    malloc_map(kmem, 64);
+    let zone = kmem.zone_create(1024, 1024).unwrap();
+    let items: Vec<_> = (0..64).map(|_| zone.alloc(NOWAIT).unwrap()).collect();
+    assert_eq!(zone.pages(), 16);
+    for &item in &items {
+        zone.free_later(item).unwrap();
+    }
+    assert_eq!(zone.free_later(at(1000)), Err(KmemError::InvalidArgument));
+    assert_eq!(zone.pages(), 16, "every page is kept");
+    zone.destroy().unwrap();
+    check(&vm);
+    end(&vm);
+}
+
+#[test]
 fn o10_what_is_no_item_is_refused() {
     let vm = vm_with_kernel(500, 1024);
     let kmem = kernel(&vm);
