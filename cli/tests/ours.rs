@@ -50,6 +50,23 @@ fn call_1250_takes_effect() {
     assert_eq!(text(&output.stdout), "0 99 0\n-1 -1\n");
 }
 
+#[test]
+fn m18_a_guest_keeps_page_tables_of_its_own() {
+    let acts = guest("acts");
+    let output = bsdvm(&[], &[acts.to_str().unwrap(), "tables"]);
+    let expected = "0\n0\n1010\n23\n5 63\n5 0 1111\n-1 1\n-1 1\n11\n";
+    assert_eq!(text(&output.stdout), expected);
+    assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+fn m19_a_guest_and_its_child_see_a_page_of_the_kernel() {
+    let acts = guest("acts");
+    let output = bsdvm(&[], &[acts.to_str().unwrap(), "kpmap"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stdout), "1 -1\n1\n1\n1\n1\n0\n1\n");
+}
+
 /// A guest that sleeps, and the processes below its runner.
 fn sleeper() -> (Child, Vec<u32>) {
     // Whoever asked for it kills it and waits for it.

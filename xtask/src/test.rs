@@ -8,13 +8,12 @@ use std::process::Command;
 /// Packages whose tests run in release builds too: what is `unsafe`, timed or raced there differs.
 const RELEASE: &str = "-p bsdvm -p bsdvm-sim -p bsdvm-x86_64";
 
-/// Tests under a checker of interleavings: the checker, whose name the test has too, package and
-/// folder.
-const CHECKED: [(&str, &str, &str); 4] = [
-    ("shuttle", "bsdvm", "vm"),
-    ("shuttle", "bsdvm-sim", "machines/sim"),
-    ("loom", "bsdvm", "vm"),
-    ("loom", "bsdvm-sim", "machines/sim"),
+/// Tests under a checker of interleavings: the checker, package, folder and test.
+const CHECKED: [(&str, &str, &str, &str); 4] = [
+    ("shuttle", "bsdvm", "vm", "shuttle"),
+    ("shuttle", "bsdvm", "vm", "shuttle_rows"),
+    ("shuttle", "bsdvm-sim", "machines/sim", "shuttle"),
+    ("loom", "bsdvm-sim", "machines/sim", "loom"),
 ];
 
 /// Tests under loom that stand beside what they test, because it is nobody's to see from outside:
@@ -53,9 +52,9 @@ pub(crate) fn interleavings(
     steps: &mut Steps,
     set: impl Fn(&mut Command) -> &mut Command,
 ) -> Outcome {
-    for (checker, package, folder) in CHECKED {
-        if steps.has(&format!("{folder}/tests/{checker}.rs")) {
-            let arguments = format!("test --release -p {package} --test {checker}");
+    for (checker, package, folder, test) in CHECKED {
+        if steps.has(&format!("{folder}/tests/{test}.rs")) {
+            let arguments = format!("test --release -p {package} --test {test}");
             let mut command = checked(checker, &arguments);
             steps.command(&format!("{checker}: {package}"), set(&mut command))?;
         }

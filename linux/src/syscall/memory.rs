@@ -10,13 +10,11 @@ use crate::platform::Platform;
 use crate::thread::Task;
 use alloc::sync::Arc;
 use bsdvm::{
-    Access, EntryInfo, Inherit, Machine, MapError, Mapping, ObjectId, Placement, Prot, Sharing,
-    VirtAddr, VirtRange,
+    Access, Backing, EntryInfo, Inherit, Machine, MapError, Mapping, ObjectId, Placement, Prot,
+    Sharing, VirtAddr, VirtRange,
 };
 use linux_raw_sys::general as abi;
 
-/// `minherit`, which Linux lacks.
-const NR_MINHERIT: u32 = 1250;
 const MEMFD_NAME_MAX: usize = 249;
 /// How far a `MAP_GROWSDOWN` mapping may grow where there is room.
 const GROWTH: u64 = 8 << 20;
@@ -40,8 +38,8 @@ pub(super) fn protection(bits: u64) -> Prot {
 }
 
 /// What a mapping shows. The inode is kept until the map has its own reference.
-struct Shown<P: Platform> {
-    what: Mapping,
+pub(super) struct Shown<P: Platform> {
+    pub(super) what: Mapping,
     _inode: Option<InodeRef<P>>,
 }
 
@@ -53,7 +51,6 @@ impl<P: Platform> Task<P> {
         (abi::__NR_brk, Self::brk),
         (abi::__NR_mremap, Self::mremap),
         (abi::__NR_memfd_create, Self::memfd_create),
-        (NR_MINHERIT, Self::minherit),
     ];
 
     fn mmap(&mut self, [addr, len, prot, flags, fd, offset]: Args) -> Answer {
@@ -93,7 +90,7 @@ impl<P: Platform> Task<P> {
     }
 
     /// The mapping that shows a file, after the checks that Linux makes.
-    fn shown_file(
+    pub(super) fn shown_file(
         &self,
         file: &OpenFile<P>,
         offset: u64,
@@ -128,6 +125,16 @@ impl<P: Platform> Task<P> {
                     what,
                     _inode: Some(inode),
                 })
+            }
+            Kind::Memory(memory) if memory.provided.is_some() => {
+                let device = memory.provided.filter(|_| sharing == Sharing::Shared);
+                let object = device.ok_or(Errno::EINVAL)?;
+                let what = of_object(object, offset, sharing, prot, Prot::RX);
+                let what = Mapping {
+                    backing: Backing::Provided { object, offset },
+                    ..what
+                };
+                Ok(Shown { what, _inode: None })
             }
             Kind::Memory(memory) => {
                 let object = memory.object().id();
@@ -402,19 +409,6 @@ impl<P: Platform> Task<P> {
             Arc::new(file),
             if close { OnExec::Close } else { OnExec::Keep },
         )
-    }
-
-    fn minherit(&mut self, [addr, len, inherit, ..]: Args) -> Answer {
-        let inherit = match inherit {
-            0 => Inherit::Share,
-            1 => Inherit::Copy,
-            2 => Inherit::None,
-            3 => Inherit::Zero,
-            _ => return Err(Errno::EINVAL),
-        };
-        let range = self.space.pages(addr, len, Errno::EINVAL)?;
-        self.space.core().inherit(self.clip(range), inherit)?;
-        Ok(0)
     }
 }
 

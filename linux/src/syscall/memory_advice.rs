@@ -5,7 +5,7 @@ use crate::errno::Errno;
 use crate::platform::Platform;
 use crate::thread::Task;
 use alloc::vec::Vec;
-use bsdvm::{Access, EntryInfo, Inherit, Machine, Sharing, VirtRange};
+use bsdvm::{Access, Advice, Behavior, EntryInfo, Inherit, Machine, Sharing, VirtRange};
 use linux_raw_sys::general as abi;
 
 /// How an entry is inherited when nothing was said.
@@ -31,18 +31,17 @@ impl<P: Platform> Task<P> {
         let range = self.space.pages(addr, len, Errno::EINVAL)?;
         let core = self.space.core();
         match advice as u32 {
-            abi::MADV_NORMAL
-            | abi::MADV_RANDOM
-            | abi::MADV_SEQUENTIAL
-            | abi::MADV_WILLNEED
-            | abi::MADV_MERGEABLE
+            abi::MADV_MERGEABLE
             | abi::MADV_UNMERGEABLE
             | abi::MADV_HUGEPAGE
-            | abi::MADV_NOHUGEPAGE
-            | abi::MADV_DONTDUMP
-            | abi::MADV_DODUMP
-            | abi::MADV_COLD
-            | abi::MADV_PAGEOUT => self.each_piece_and_holes(range, |_, _| Ok(())),
+            | abi::MADV_NOHUGEPAGE => self.each_piece_and_holes(range, |_, _| Ok(())),
+            abi::MADV_NORMAL => self.advise(range, Advice::Behavior(Behavior::Normal)),
+            abi::MADV_RANDOM => self.advise(range, Advice::Behavior(Behavior::Random)),
+            abi::MADV_SEQUENTIAL => self.advise(range, Advice::Behavior(Behavior::Sequential)),
+            abi::MADV_WILLNEED => self.advise(range, Advice::WillNeed),
+            abi::MADV_DONTDUMP => self.advise(range, Advice::NoCore),
+            abi::MADV_DODUMP => self.advise(range, Advice::Core),
+            abi::MADV_COLD | abi::MADV_PAGEOUT => self.advise(range, Advice::DontNeed),
             abi::MADV_DONTNEED => self.each_piece_and_holes(range, |piece, entry| {
                 if entry.user_wired {
                     Err(Errno::EINVAL)
@@ -50,12 +49,11 @@ impl<P: Platform> Task<P> {
                     Ok(core.discard(piece)?)
                 }
             }),
-            // To drop at once what may be dropped at any moment is right, if eager.
             abi::MADV_FREE => self.each_piece_and_holes(range, |piece, entry| {
                 if entry.user_wired || !is_private_anonymous(entry) {
                     return Err(Errno::EINVAL);
                 }
-                Ok(core.discard(piece)?)
+                Ok(core.advise(piece, Advice::Free)?)
             }),
             abi::MADV_DONTFORK | abi::MADV_DOFORK | abi::MADV_WIPEONFORK | abi::MADV_KEEPONFORK => {
                 self.advise_fork(range, advice as u32)
@@ -64,6 +62,12 @@ impl<P: Platform> Task<P> {
             abi::MADV_POPULATE_WRITE => self.advise_populate(range, Access::Write),
             _ => Err(Errno::EINVAL),
         }
+    }
+
+    fn advise(&self, range: VirtRange, advice: Advice) -> Answer {
+        self.each_piece_and_holes(range, |piece, _| {
+            Ok(self.space.core().advise(piece, advice)?)
+        })
     }
 
     fn advise_fork(&self, range: VirtRange, advice: u32) -> Answer {

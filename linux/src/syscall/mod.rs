@@ -11,6 +11,7 @@ mod ids;
 mod io;
 mod memory;
 mod memory_advice;
+mod memory_bsd;
 mod memory_lock;
 mod misc;
 mod names;
@@ -53,7 +54,7 @@ impl<P: Platform> CallTable<P> {
     /// Every call that there is.
     pub(crate) fn new() -> Self {
         let mut calls: Vec<Option<Call<P>>> = alloc::vec![None; NUMBERS];
-        let concerns: [Calls<P>; 19] = [
+        let concerns: [Calls<P>; 20] = [
             Task::<P>::CLONE,
             Task::<P>::EPOLL,
             Task::<P>::EXECUTE,
@@ -63,6 +64,7 @@ impl<P: Platform> CallTable<P> {
             Task::<P>::MEMORY,
             Task::<P>::ADVICE,
             Task::<P>::LOCKING,
+            Task::<P>::BSD,
             Task::<P>::MISC,
             Task::<P>::NAMES,
             Task::<P>::POLL,
@@ -94,6 +96,7 @@ impl<P: Platform> Task<P> {
         let number = self.regs.rax;
         let r = &self.regs;
         let args = [r.rdi, r.rsi, r.rdx, r.r10, r.r8, r.r9];
+        self.sys.kernel_page.refresh(self.sys);
         let answer = match self.sys.calls.get(number) {
             Some(call) => call(self, args),
             None => self.unknown(number),

@@ -264,7 +264,8 @@ impl<'v, M: Machine> KernelMap<'v, M> {
 
     /// Carves `bytes` bytes out of this map and makes them a map of their own (K08). Not charged.
     ///
-    /// Errors: [`KmemError::InvalidArgument`], [`KmemError::NoSpace`], [`KmemError::NoMemory`].
+    /// Errors: [`KmemError::InvalidArgument`] for no bytes, or for the whole of the map;
+    /// [`KmemError::NoSpace`], [`KmemError::NoMemory`].
     pub fn suballoc(
         self,
         bytes: u64,

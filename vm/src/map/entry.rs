@@ -128,6 +128,14 @@ impl Kind {
         }
     }
 
+    /// The kind at another address: a stack does not grow where it was moved to.
+    pub(crate) fn moved(self) -> Kind {
+        match self {
+            Kind::Stack { .. } => Kind::Normal,
+            kind => kind,
+        }
+    }
+
     /// The kind of the upper of two parts.
     pub(crate) fn of_upper(self) -> Kind {
         match self {

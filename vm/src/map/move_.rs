@@ -2,7 +2,7 @@
 
 use super::entry::Sharing;
 use super::insert::MappingBacking;
-use super::{Edit, Kind, MapError, Mapping, Need, Placement};
+use super::{Edit, MapError, Mapping, Need, Placement};
 use crate::show::Event;
 use crate::space::Space;
 use bsdvm_machine::{Machine, VirtAddr, VirtRange};
@@ -147,7 +147,7 @@ impl<M: Machine> Edit<'_, M> {
             .and_then(|o| self.vm.bottom_file(o, entry.index_of::<M>(from.end())));
         let mut more = super::Entry {
             wired: 0,
-            kind: Kind::Normal,
+            kind: entry.kind.moved(),
             charge: M::PAGE.index(grow),
             object: None,
             flags: entry.flags - super::Flags::USER_WIRED,
@@ -197,8 +197,7 @@ impl<M: Machine> Edit<'_, M> {
             let len = entry.range().len();
             entry.start = VirtAddr(to.0 + below);
             entry.end = VirtAddr(to.0 + below + len);
-            // A stack that moved does not grow where it is now.
-            entry.kind = Kind::Normal;
+            entry.kind = entry.kind.moved();
             self.link(entry);
         }
     }

@@ -38,9 +38,10 @@ impl<M: Machine> Space<'_, M> {
         self.rec().map.read().range
     }
 
-    /// Hands `range` to the map of `sub`, which covers just that range and was made for this space
-    /// ([`Vm::submap_create`]); the entry takes a reference to it. The range is (part of) one entry
-    /// that is fresh: without an object, a wiring or a stack in it, and not copied on write.
+    /// Hands `range`, less than the whole of this map, to the map of `sub`, which covers just that
+    /// range and was made for this space ([`Vm::submap_create`]); the entry takes a reference to
+    /// it. The range is (part of) one entry that is fresh: without an object, a wiring or a stack
+    /// in it, and not copied on write.
     ///
     /// Errors: [`MapError::Hole`] when the range is not of one entry,
     /// [`MapError::InvalidArgument`] for an entry or a map that will not do,
@@ -53,7 +54,8 @@ impl<M: Machine> Space<'_, M> {
 
     fn submap_quietly(self, range: VirtRange, sub: SpaceId) -> Result<(), MapError> {
         let below = self.vm.space(sub);
-        let fits = below.handle != self.handle
+        // A smaller one: so no map can be found in itself.
+        let fits = range.len() < self.range().len()
             && below.home() == self.home()
             && below.range() == range
             && below.references() > 0;

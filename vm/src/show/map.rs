@@ -200,6 +200,12 @@ fn write_marks(f: &mut fmt::Formatter<'_>, info: &EntryInfo) -> fmt::Result {
     if info.stack {
         write!(f, ", stack ({:#x} left)", info.stack_reserve)?;
     }
+    if let Some(directory) = info.page_directory {
+        write!(f, ", page table ({:#x})", directory.bits())?;
+    }
+    if info.provided {
+        f.write_str(", uksmap")?;
+    }
     f.write_str(match info.behavior {
         Behavior::Normal => "",
         Behavior::Sequential => ", sequential",

@@ -1,7 +1,7 @@
 //! The drawings of `docs/fault.md` and `docs/fork.md` are what the system says of itself.
 //!
 //! Each block marked `state` in a document shows the state after one event. The tests here cause
-//! the events and compare. `RENEW_DRAWINGS=1 cargo test -p bsdvm --test drawings` writes the
+//! the events and compare. `RENEW_DRAWINGS=1 cargo test -p bsdvm --test suite as_drawn` writes the
 //! blocks; the words around them are written by hand.
 
 use crate::common::{

@@ -104,6 +104,17 @@ fn m06_what_will_not_do_is_refused_before_anything_is_clipped() {
         Err(SpaceError::NoResources)
     );
     assert_eq!(draw(s, 32), before);
+
+    // A map that covers all of this one could come to hold it: a circle without an end.
+    let whole = space(&vm, 32);
+    map_at(whole, 0, 32, Mapping::anonymous(Prot::RW)).unwrap();
+    let twin = vm.submap_create(whole.id(), pages(0, 32)).unwrap();
+    assert_eq!(
+        whole.submap(pages(0, 32), twin),
+        Err(MapError::InvalidArgument)
+    );
+    vm.space(twin).release();
+    whole.release();
     check(&vm);
     stranger.release();
     vm.space(other).release();

@@ -80,6 +80,8 @@ fn m18_a_range_shows_what_its_tables_say() {
         "no directory yet"
     );
     s.set_page_directory(pages(0, 16), directory()).unwrap();
+    let line = format!(", page table ({:#x})\n", directory().bits());
+    assert!(s.show().to_string().contains(&line), "{}", s.show());
     assert_eq!(t(3, None), Ok(10));
     assert_eq!(t(4, None), Ok(11));
     assert_eq!(t(5, None), Err(FaultError::InvalidAddress));
@@ -386,6 +388,7 @@ fn m19_pages_of_the_kernel_are_shared_with_programs_and_their_children() {
         (12, Inherit::Share),
     ] {
         map_at(s, first, 4, provided(device, inherit)).unwrap();
+        assert!(s.show().to_string().contains(", uksmap\n"), "{}", s.show());
     }
     assert_eq!(draw(s, 17), "AAAABBBBCCCCDDDD.", "never merged");
     assert!(s.entry(at(5)).unwrap().provided);

@@ -23,7 +23,7 @@ pub(super) struct Row {
 
 /// Rows that are due and have no test yet. This list may only shrink: a row in it that has tests
 /// has to go, and a row outside of it that has none fails `cargo xtask test`.
-pub(super) const NOT_YET: &[&str] = &["E07"];
+pub(super) const NOT_YET: &[&str] = &[];
 
 const fn row(tag: &'static str, title: &'static str) -> Row {
     Row {
