@@ -175,6 +175,8 @@ fn system(
         keep_map: args.map,
         memory: size.text.clone(),
     };
+    // It lives as long as the system, which is never freed.
+    let vm = Box::leak(Box::new(vm));
     Ok(Linux::new(vm, HostPlatform::new(), options))
 }
 

@@ -49,7 +49,11 @@ impl Chance {
 fn linux() -> &'static Linux<HostPlatform> {
     let machine = Hosted::new(64 << 20).expect("a machine");
     let vm = Vm::new(machine, Config::default()).expect("a core");
-    Linux::new(vm, HostPlatform::new(), Options::default())
+    Linux::new(
+        Box::leak(Box::new(vm)),
+        HostPlatform::new(),
+        Options::default(),
+    )
 }
 
 fn load(linux: &'static Linux<HostPlatform>, path: &Path) -> Result<(), Errno> {

@@ -4,7 +4,7 @@ use crate::fpu::Fpu;
 use crate::frame::{Frame, SYSCALL};
 use crate::machine::Bare;
 use crate::traps::PAGE_FAULT;
-use crate::{apic, hardware, link, threads};
+use crate::{apic, hardware, heap, link, threads};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use bsdvm::{Access, SpaceId, VirtAddr, Vm};
@@ -72,6 +72,7 @@ impl GuestThread for BareThread {
     type Kicker = BareKicker;
 
     fn run(&mut self, vm: &Vm<Bare>, regs: &mut Registers) -> Trap {
+        heap::tidy();
         loop {
             if self.kicker.take() {
                 return Trap::Kicked;
@@ -88,6 +89,7 @@ impl GuestThread for BareThread {
                 TIMER => {
                     apic::done();
                     link::attend();
+                    heap::tidy();
                     threads::expire();
                     threads::give_way();
                 }

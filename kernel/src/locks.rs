@@ -18,18 +18,28 @@ pub(crate) struct Flag(AtomicU32);
 /// One writer, and nobody else.
 const WRITER: u32 = u32::MAX;
 
+/// How many locks of any kind are held: where it is 0, anything may be called.
+pub(crate) static HELD_LOCKS: AtomicUsize = AtomicUsize::new(0);
+
+fn count(taken: bool) -> bool {
+    HELD_LOCKS.fetch_add(usize::from(taken), Ordering::Relaxed);
+    taken
+}
+
 impl Flag {
     fn try_read(&self) -> bool {
         let more = |n| (n < WRITER - 1).then_some(n + 1);
-        self.0
-            .fetch_update(Ordering::Acquire, Ordering::Relaxed, more)
-            .is_ok()
+        let done = self
+            .0
+            .fetch_update(Ordering::Acquire, Ordering::Relaxed, more);
+        count(done.is_ok())
     }
 
     fn try_write(&self) -> bool {
-        self.0
-            .compare_exchange(0, WRITER, Ordering::Acquire, Ordering::Relaxed)
-            .is_ok()
+        let done = self
+            .0
+            .compare_exchange(0, WRITER, Ordering::Acquire, Ordering::Relaxed);
+        count(done.is_ok())
     }
 }
 
@@ -49,6 +59,7 @@ unsafe impl RawMutex for Flag {
     }
 
     unsafe fn unlock(&self) {
+        HELD_LOCKS.fetch_sub(1, Ordering::Relaxed);
         self.0.store(0, Ordering::Release);
     }
 
@@ -73,6 +84,7 @@ unsafe impl RawRwLock for Flag {
     }
 
     unsafe fn unlock_shared(&self) {
+        HELD_LOCKS.fetch_sub(1, Ordering::Relaxed);
         self.0.fetch_sub(1, Ordering::Release);
     }
 
@@ -86,6 +98,7 @@ unsafe impl RawRwLock for Flag {
     }
 
     unsafe fn unlock_exclusive(&self) {
+        HELD_LOCKS.fetch_sub(1, Ordering::Relaxed);
         self.0.store(0, Ordering::Release);
     }
 }

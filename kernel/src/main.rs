@@ -3,7 +3,8 @@
 //! # Boot
 //! `boot.S` comes from the firmware (PVH), maps the first GiB and calls [`kernel_main`], which sets
 //! up, in this order: [`serial`], [`segments`], [`traps`], [`memory`] with the direct map of
-//! [`layout`], the [`heap`], [`apic`] and [`clock`], [`fpu`], [`threads`].
+//! [`layout`], [`apic`] and [`clock`], the VM and the [`heap`] on it, [`fpu`], [`threads`]. Nothing
+//! allocates before the heap is there, and the VM below it never does.
 //!
 //! # The machine below the core
 //! [`machine`] with [`memory`], [`hardware`] (page tables), [`locks`] and [`threads`] (waiting).
@@ -27,6 +28,7 @@ extern crate alloc;
 
 mod apic;
 mod clock;
+mod dma;
 mod exit;
 mod files;
 mod fpu;
@@ -45,6 +47,7 @@ mod port;
 mod run;
 mod segments;
 mod serial;
+mod stack;
 mod start_info;
 mod tests;
 mod threads;
@@ -63,13 +66,14 @@ extern "C" fn kernel_main(start: u64) -> ! {
     let command_line = start.command_line();
     // SAFETY: entries of the page tables mean what their types say from now on.
     unsafe { x86_64::registers::model_specific::Msr::new(0x277).write(bsdvm_x86_64::entry::PAT) };
-    let (heap, bytes) = memory::init(&start);
-    heap::init(heap, bytes);
+    memory::init(&start);
     apic::init();
     clock::init();
-    fpu::init();
     machine::seed(clock::now());
+    let command_line = start_info::command_line(command_line);
+    heap::init(run::frames(command_line));
+    fpu::init();
     threads::init();
     apic::start();
-    run::run(start_info::command_line(command_line))
+    run::run(command_line)
 }

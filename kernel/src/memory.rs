@@ -1,12 +1,13 @@
 //! Physical memory: what the kernel keeps for itself, and the frames that the core gets.
 //!
-//! The heap is cut from the first free memory; the tables of the direct map before it. What is
-//! left is frames: numbers from 0 over all of it, so that a gap in physical memory is none in the
-//! numbers.
+//! The tables of the direct map are cut from the first free memory, and after them what devices
+//! reach. What is left is frames: numbers from 0 over all of it, so that a gap in physical memory
+//! is none in the numbers.
 
+use crate::dma;
 use crate::layout::{DIRECT, IMAGE, KERNEL, direct, early, physical_of};
 use crate::start_info::Start;
-use bsdvm::{Frame, FrameRun, Memory, MemoryAttr, Prot};
+use bsdvm::{Frame, FrameRun, Memory, MemoryAttr, Prot, VirtAddr};
 use bsdvm_machine::Kind;
 use bsdvm_x86_64::{ENTRIES, Entry, PAGE, entry::Bits};
 use core::cell::UnsafeCell;
@@ -15,12 +16,12 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use crate::machine::Bare;
 
-/// The size of the heap.
-const HEAP_BYTES: u64 = 64 << 20;
 const LARGE: u64 = 2 << 20;
 const GIB: u64 = 1 << 30;
 /// Where devices of a PC lie: mapped uncached.
 const DEVICES: (u64, u64) = (0xc000_0000, 0x4000_0000);
+/// The address in an entry of a table.
+const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 /// How many separate ranges of memory are used.
 const REGIONS: usize = 8;
 
@@ -81,10 +82,10 @@ pub(crate) fn root() -> u64 {
     place!(boot_root)
 }
 
-/// Takes memory apart and maps all of it. Gives back the heap.
+/// Takes memory apart and maps all of it.
 ///
 /// Panics when there is too little.
-pub(crate) fn init(start: &Start) -> (NonNull<u8>, usize) {
+pub(crate) fn init(start: &Start) {
     let image = place!(image_end);
     let mut ranges = [(0, 0); REGIONS];
     let usable = start.memory().filter_map(|(first, bytes)| {
@@ -97,14 +98,14 @@ pub(crate) fn init(start: &Start) -> (NonNull<u8>, usize) {
     let tables = ranges[0].0;
     let mut free = tables;
     map_all(top, &mut free);
-    let heap = free.next_multiple_of(LARGE);
+    let devices = free;
     assert!(
-        heap + HEAP_BYTES <= ranges[0].1,
+        devices + dma::BYTES <= ranges[0].1,
         "too little memory for the kernel"
     );
-    ranges[0].0 = heap + HEAP_BYTES;
+    ranges[0].0 = devices + dma::BYTES;
+    dma::init(devices);
     number(&ranges, (tables, free));
-    (direct(heap), HEAP_BYTES as usize)
 }
 
 /// Gives numbers to the frames of `ranges`, and to the tables.
@@ -319,7 +320,34 @@ impl Memory for Bare {
     }
 }
 
-/// The physical address of kernel memory that a device is to reach.
-pub(crate) fn device_address(memory: NonNull<[u8]>) -> u64 {
-    physical_of(memory.as_ptr())
+/// The physical address of kernel memory that lies together there, too; `None` for what does not.
+pub(crate) fn together(memory: NonNull<[u8]>) -> Option<u64> {
+    let address = memory.as_ptr().expose_provenance() as u64;
+    if !KERNEL.contains(VirtAddr(address)) {
+        return Some(physical_of(memory.as_ptr()));
+    }
+    let first = translate(address);
+    let next = (address | (PAGE.bytes() - 1)) + 1;
+    let mut pages = (next..address + memory.len() as u64).step_by(PAGE.len());
+    pages
+        .all(|va| translate(va) == first + (va - address))
+        .then_some(first)
+}
+
+/// The physical address of kernel memory that the core has mapped.
+///
+/// Panics where nothing is mapped.
+fn translate(va: u64) -> u64 {
+    let mut table = root();
+    for level in (1..=4).rev() {
+        let entries: NonNull<u64> = direct(table);
+        // SAFETY: a table of the kernel's half, which stays as long as the memory at `va` does.
+        let entry = unsafe { entries.add(slot(level, va)).read_volatile() };
+        assert!(
+            Bits::from_bits_retain(entry).contains(Bits::PRESENT),
+            "nothing is mapped at {va:#x}"
+        );
+        table = entry & ADDRESS;
+    }
+    table + PAGE.within(va) as u64
 }

@@ -4,7 +4,8 @@
 //! stack, until somebody is.
 
 use crate::locks::SpinLock;
-use crate::{clock, link};
+use crate::stack::{NoStack, Stack};
+use crate::{clock, heap, link};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
@@ -16,12 +17,9 @@ use x86_64::instructions::interrupts;
 
 use crate::machine::Bare;
 
-/// Words of a stack: 32 KiB. Programs were seen to need a third of it.
-const STACK_WORDS: usize = 4 << 10;
-/// How many threads there may be, so that their stacks leave room in the heap.
+/// How many threads there may be: the lists have room for as many from the start, as threads are
+/// woken where nothing can be allocated.
 const MOST: usize = 1000;
-/// What the last words of a stack hold as long as it did not overflow.
-const CANARY: u64 = 0x5ca1_ab1e_0ddb_a11d;
 /// How often the waiting loop looks before it halts until the next tick.
 const PATIENCE: u32 = 2_000;
 
@@ -34,7 +32,8 @@ type Body = Box<dyn FnOnce() + Send>;
 
 /// A thread. The first one has the stack of the boot code.
 struct Thread {
-    stack: Option<Box<[u64]>>,
+    /// Kept as long as the thread.
+    _stack: Option<Stack>,
     /// The stack pointer while it does not run.
     pointer: UnsafeCell<u64>,
     body: SpinLock<Option<Body>>,
@@ -46,13 +45,6 @@ struct Thread {
 unsafe impl Sync for Thread {}
 // SAFETY: as above.
 unsafe impl Send for Thread {}
-
-impl Thread {
-    fn overflowed(&self) -> bool {
-        let canary = |s: &[u64]| s[0] == CANARY && s[1] == CANARY;
-        !self.stack.as_deref().is_none_or(canary)
-    }
-}
 
 struct Sleeper {
     thread: Arc<Thread>,
@@ -81,12 +73,20 @@ static THREADS: SpinLock<Threads> = SpinLock::new(Threads {
 /// Makes a thread of whoever calls, once, at boot.
 pub(crate) fn init() {
     let first = Thread {
-        stack: None,
+        _stack: None,
         pointer: UnsafeCell::new(0),
         body: SpinLock::new(None),
         ran: AtomicU64::new(0),
     };
-    THREADS.lock().current = Some(Arc::new(first));
+    let first = Arc::new(first);
+    let (ready, sleepers) = (
+        VecDeque::with_capacity(MOST + 1),
+        Vec::with_capacity(MOST + 1),
+    );
+    let mut threads = THREADS.lock();
+    threads.current = Some(first);
+    threads.ready = ready;
+    threads.sleepers = sleepers;
 }
 
 /// There are too many threads already, or there is no memory for a stack.
@@ -97,26 +97,27 @@ static COUNT: AtomicUsize = AtomicUsize::new(0);
 
 /// Runs `body` on a new thread, some time after this one gave way.
 pub(crate) fn spawn(body: Body) -> Result<(), NoThread> {
-    let mut stack = Vec::new();
-    let room = stack.try_reserve_exact(STACK_WORDS).is_ok();
-    if !room || COUNT.load(Ordering::Relaxed) >= MOST {
+    if COUNT.load(Ordering::Relaxed) >= MOST {
         return Err(NoThread);
     }
+    let stack = Stack::new().map_err(|NoStack| NoThread)?;
     COUNT.fetch_add(1, Ordering::Relaxed);
-    stack.resize(STACK_WORDS, 0);
-    let mut stack = stack.into_boxed_slice();
-    (stack[0], stack[1]) = (CANARY, CANARY);
     // What `switch_stacks` takes off: six registers and where to go on.
-    let top = STACK_WORDS - 2;
-    stack[top] = begin as *const () as u64;
-    let pointer = (&raw const stack[top - 6]).expose_provenance() as u64;
+    // SAFETY: words of the stack, which nobody runs on yet.
+    let pointer = unsafe {
+        let place = stack.top().sub(1);
+        place.sub(6).write_bytes(0, 6);
+        place.write(begin as *const () as u64);
+        place.sub(6).addr().get() as u64
+    };
     let thread = Thread {
-        stack: Some(stack),
+        _stack: Some(stack),
         pointer: UnsafeCell::new(pointer),
         body: SpinLock::new(Some(body)),
         ran: AtomicU64::new(0),
     };
-    THREADS.lock().ready.push_back(Arc::new(thread));
+    let thread = Arc::new(thread);
+    THREADS.lock().ready.push_back(thread);
     Ok(())
 }
 
@@ -184,6 +185,8 @@ fn wait_a_little(looks: &mut u32) {
     *looks += 1;
     if *looks < PATIENCE {
         core::hint::spin_loop();
+    } else if *looks == PATIENCE {
+        heap::tidy_idle();
     } else {
         interrupts::enable_and_hlt();
         interrupts::disable();
@@ -201,7 +204,6 @@ fn switch_to(next: Arc<Thread>) {
             panic!("no thread runs");
         };
         own.ran.fetch_add(ran, Ordering::Relaxed);
-        assert!(!own.overflowed(), "a kernel stack overflowed");
         if Arc::ptr_eq(&own, &next) {
             return;
         }

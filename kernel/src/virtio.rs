@@ -1,9 +1,7 @@
 //! Virtio devices on the memory bus of QEMU's `microvm`.
 
+use crate::dma;
 use crate::layout::{direct, physical_of};
-use crate::memory::device_address;
-use alloc::alloc::{alloc_zeroed, dealloc};
-use core::alloc::Layout;
 use core::ptr::NonNull;
 use virtio_drivers::transport::DeviceType;
 use virtio_drivers::transport::mmio::{MmioTransport, VirtIOHeader};
@@ -35,31 +33,19 @@ pub(crate) fn find(kind: DeviceType) -> Option<Mmio> {
     })
 }
 
-/// Memory for devices: the kernel's own, which lies together in physical memory, too.
+/// Memory for devices: see [`dma`].
 pub(crate) struct KernelMemory;
 
-fn layout(pages: usize) -> Layout {
-    match Layout::from_size_align(pages * PAGE_SIZE, PAGE_SIZE) {
-        Ok(layout) => layout,
-        Err(_) => panic!("{pages} pages for a device"),
-    }
-}
-
-// SAFETY: memory comes from the heap, zeroed and aligned, and belongs to the driver until it
-// gives it back; all of the heap is in the direct map.
+// SAFETY: memory comes from a region that lies together, zeroed and aligned, and belongs to the
+// driver until it gives it back; the region is in the direct map.
 unsafe impl Hal for KernelMemory {
     fn dma_alloc(pages: usize, _: BufferDirection) -> (PhysAddr, NonNull<u8>) {
-        // SAFETY: the layout is not empty.
-        let memory = unsafe { alloc_zeroed(layout(pages.max(1))) };
-        let Some(memory) = NonNull::new(memory) else {
-            panic!("no memory for a device");
-        };
+        let memory = dma::take(pages * PAGE_SIZE);
         (physical_of(memory.as_ptr()), memory)
     }
 
-    unsafe fn dma_dealloc(_: PhysAddr, memory: NonNull<u8>, pages: usize) -> i32 {
-        // SAFETY: it came from `dma_alloc` with as many pages.
-        unsafe { dealloc(memory.as_ptr(), layout(pages.max(1))) };
+    unsafe fn dma_dealloc(physical: PhysAddr, _: NonNull<u8>, pages: usize) -> i32 {
+        dma::give(physical, pages * PAGE_SIZE);
         0
     }
 
@@ -67,9 +53,11 @@ unsafe impl Hal for KernelMemory {
         direct(physical)
     }
 
-    unsafe fn share(buffer: NonNull<[u8]>, _: BufferDirection) -> PhysAddr {
-        device_address(buffer)
+    unsafe fn share(buffer: NonNull<[u8]>, direction: BufferDirection) -> PhysAddr {
+        dma::lend(buffer, direction)
     }
 
-    unsafe fn unshare(_: PhysAddr, _: NonNull<[u8]>, _: BufferDirection) {}
+    unsafe fn unshare(at: PhysAddr, buffer: NonNull<[u8]>, direction: BufferDirection) {
+        dma::settle(at, buffer, direction);
+    }
 }

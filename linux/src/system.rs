@@ -46,7 +46,7 @@ pub struct Program {
 /// The personality of one machine. It lives as long as the program that made it.
 pub struct Linux<P: Platform> {
     /// The core.
-    pub vm: Vm<P::Machine>,
+    pub vm: &'static Vm<P::Machine>,
     /// The world below.
     pub platform: P,
     /// How to behave.
@@ -69,7 +69,7 @@ pub struct Linux<P: Platform> {
 impl<P: Platform> Linux<P> {
     /// A system with no process yet. It is never freed: pagers are called for as long as the
     /// core lives.
-    pub fn new(vm: Vm<P::Machine>, platform: P, options: Options) -> &'static Linux<P> {
+    pub fn new(vm: &'static Vm<P::Machine>, platform: P, options: Options) -> &'static Linux<P> {
         Box::leak(Box::new(Linux {
             vm,
             platform,
@@ -101,7 +101,7 @@ impl<P: Platform> Linux<P> {
         let image = exec::load(self, None, request)?;
         let files = FdTable::standard(self);
         let process = Process::first(self, pid, &image, Arc::new(files));
-        let cpu = self.platform.guest_thread(&self.vm, image.space.id())?;
+        let cpu = self.platform.guest_thread(self.vm, image.space.id())?;
         let thread = Thread::new(pid, &cpu);
         self.processes
             .lock()

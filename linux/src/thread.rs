@@ -122,7 +122,7 @@ impl<P: Platform> Task<P> {
     pub(crate) fn supervise(mut self) {
         self.started = self.sys.platform.cpu_time();
         while self.prepare_return() {
-            match self.cpu.run(&self.sys.vm, &mut self.regs) {
+            match self.cpu.run(self.sys.vm, &mut self.regs) {
                 Trap::Syscall => self.system_call(),
                 Trap::Fault {
                     address, access, ..

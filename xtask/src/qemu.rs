@@ -19,10 +19,16 @@ const FAILED: i32 = 35;
 
 /// How the kernel is started: its command line, the status that it ends with, and words of the
 /// last line that it says.
-const RUNS: [(&str, i32, &str); 4] = [
+const RUNS: [(&str, i32, &str); 6] = [
     ("test", GOOD, "tests passed"),
     ("panic", FAILED, "kernel panic at src/tests/ends.rs"),
     ("overflow", FAILED, "(double fault) in the kernel at "),
+    (
+        "thread-overflow",
+        FAILED,
+        "(double fault) in the kernel at ",
+    ),
+    ("full-heap", FAILED, "memory allocation of "),
     ("double-fault", FAILED, "(double fault) in the kernel at "),
 ];
 

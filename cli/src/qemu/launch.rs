@@ -15,8 +15,9 @@ use std::thread::JoinHandle;
 
 const PROGRAM: &str = "qemu-system-x86_64";
 
-/// Memory that the kernel has for itself, in MiB: its heap, its image and the tables of its map.
-const KERNEL_MIB: u64 = 96;
+/// Memory that the kernel has for itself, in MiB: its heap, its image, the tables of its map and
+/// what devices reach.
+const KERNEL_MIB: u64 = 32;
 
 /// The machine: small, with the devices on the memory bus, and nothing that the kernel has no use
 /// for. One processor, and never the host's own virtualisation.
@@ -122,6 +123,8 @@ impl Machine {
             .args(DEVICES)
             .args(["-m", &format!("{mib}M"), "-kernel"])
             .arg(kernel)
+            // The kernel makes its VM before it can ask.
+            .args(["-append", &format!("memory={memory}")])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -1,9 +1,9 @@
 //! One call for each request of the protocol.
 
 use super::message::{In, Kind, Out, Qid};
+use crate::dma;
 use crate::locks::SpinLock;
 use crate::virtio::{self, KernelMemory, Mmio};
-use alloc::vec;
 use alloc::vec::Vec;
 use bsdvm_linux::Errno;
 use bsdvm_linux::platform::{DirEntry, FileStat, FsStat, Moment};
@@ -28,7 +28,8 @@ pub(crate) const REMOVE_DIR: u32 = 0x200;
 struct Wire {
     device: VirtIO9p<KernelMemory, Mmio>,
     request: Vec<u8>,
-    answer: Vec<u8>,
+    /// Where the device writes: memory that lies together.
+    answer: &'static mut [u8],
     next_fid: u32,
     free_fids: Vec<u32>,
 }
@@ -87,7 +88,7 @@ impl Client {
         let client = Client(SpinLock::new(Wire {
             device,
             request: Vec::new(),
-            answer: vec![0; MESSAGE as usize],
+            answer: dma::buffer(MESSAGE as usize),
             next_fid: 0,
             free_fids: Vec::new(),
         }));

@@ -12,7 +12,24 @@ pub(crate) fn double_fault() -> ! {
     unsafe { core::arch::asm!("mov rsp, 0x10", "push rax", options(noreturn)) }
 }
 
-/// The kernel's first stack overflows.
+/// The stack of another thread overflows.
+pub(crate) fn thread_overflow() -> ! {
+    let spawned = crate::threads::spawn(alloc::boxed::Box::new(|| overflow()));
+    assert!(spawned.is_ok(), "no thread");
+    loop {
+        crate::threads::give_way();
+    }
+}
+
+/// The heap is asked for more than there is, by somebody who does not ask first.
+pub(crate) fn full_heap() -> ! {
+    let mut all = alloc::vec::Vec::new();
+    loop {
+        all.push(alloc::boxed::Box::new([0u8; 2000]));
+    }
+}
+
+/// The stack that this runs on overflows.
 pub(crate) fn overflow() -> ! {
     #[allow(unconditional_recursion, reason = "that is the point")]
     fn deeper(mark: u64) -> u64 {

@@ -2,8 +2,9 @@
 
 use super::{check, load, map, small_vm, space, store};
 use crate::hardware;
+use crate::heap;
 use crate::traps::{Probe, probe};
-use bsdvm::{KernelConfig, KernelMap, Prot, VirtAddr};
+use bsdvm::{KernelMap, Prot, VirtAddr};
 
 use crate::machine::Bare;
 
@@ -30,15 +31,12 @@ fn take(map: KernelMap<'static, Bare>) -> VirtAddr {
 /// Wired memory is there without a fault, in every space, zeroed; freed memory is gone.
 pub(super) fn wired_memory_is_seen_in_every_space() {
     let vm = small_vm();
-    // A space that is older than the kernel map and loaded when it is built.
+    // A space that is older than the memory and loaded when it is taken.
     let own = space(vm);
     let data = map(own, 4096, Prot::RW);
     assert_eq!(store(own, data, 1), Ok(()));
     own.with_pmap(hardware::enter);
-    let kmem = match vm.kmem_init(KernelConfig::of(&Bare)) {
-        Ok(kmem) => kmem,
-        Err(e) => panic!("no kernel map: {e:?}"),
-    };
+    let kmem = heap::kmem();
     let at = take(kmem.map());
     let each = || (0..PAGES).map(|i| VirtAddr(at.0 + i * 4096));
     for va in each() {

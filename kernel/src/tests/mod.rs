@@ -7,24 +7,25 @@
 mod core;
 pub(crate) mod ends;
 mod guests;
+#[path = "heap.rs"]
+mod heap_tests;
 mod kernel;
 mod swap;
 mod waiting;
 
 use crate::exit::{End, exit};
+use crate::heap;
 use crate::machine::Bare;
 use crate::serial::say;
-use alloc::boxed::Box;
 use bsdvm::{
-    Access, Config, FaultError, Frame, Mapping, Memory, Placement, Prot, Space, VirtAddr,
-    VirtRange, Vm,
+    Access, FaultError, Frame, Mapping, Memory, Placement, Prot, Space, VirtAddr, VirtRange, Vm,
 };
 use bsdvm_machine::conformance::{self, Probe};
 
 /// A test: its name, and what panics when it fails.
 type Test = (&'static str, fn());
 
-const TESTS: [Test; 17] = [
+const TESTS: [Test; 20] = [
     ("conformance", conform),
     ("core::zero_fill", core::zero_fill),
     ("core::fork_copies_on_write", core::fork_copies_on_write),
@@ -47,6 +48,15 @@ const TESTS: [Test; 17] = [
         "swap::pages_go_out_and_come_back",
         swap::pages_go_out_and_come_back,
     ),
+    (
+        "heap::the_core_allocates_nothing",
+        heap_tests::the_core_allocates_nothing,
+    ),
+    (
+        "heap::grows_and_gives_back",
+        heap_tests::grows_and_gives_back,
+    ),
+    ("heap::a_full_heap_says_no", heap_tests::a_full_heap_says_no),
     ("waiting::turns_are_taken", waiting::turns_are_taken),
     (
         "waiting::deadlines_end_sleeps",
@@ -84,24 +94,20 @@ fn conform() {
     });
 }
 
-/// Memory of a test's own VM, in frames: 4 MiB.
-const FRAMES: u32 = 1024;
 /// The space of a test.
 const RANGE: VirtRange = match VirtRange::new(VirtAddr(0x10_0000), VirtAddr(0x7000_0000_0000)) {
     Some(range) => range,
     None => panic!("a range that runs backwards"),
 };
 
-/// A VM with little memory. It is never freed: what pages it out stays known to it.
+/// The kernel's VM, which has little memory in tests.
 fn small_vm() -> &'static Vm<Bare> {
-    let config = Config {
-        frame_limit: Some(FRAMES),
-        ..Config::default()
-    };
-    match Vm::new(Bare, config) {
-        Ok(vm) => Box::leak(Box::new(vm)),
-        Err(e) => panic!("no VM: {e}"),
-    }
+    heap::vm()
+}
+
+/// Frames of the machine that the VM does not have: from the first to the end.
+fn spare_frames() -> ::core::ops::Range<u32> {
+    crate::run::frames(b"")..Bare.frames()
 }
 
 /// An empty space.

@@ -38,7 +38,7 @@ pub(super) fn turns_are_taken() {
 pub(super) fn deadlines_end_sleeps() {
     static ENDED: AtomicU32 = AtomicU32::new(0);
     let start = clock::now();
-    for (place, millis) in [(2u32, 6u64), (0, 2), (1, 4)] {
+    for (place, millis) in [(2u32, 60u64), (0, 20), (1, 40)] {
         let deadline = start + millis * 1_000_000;
         let sleeper = threads::spawn(Box::new(move || {
             let channel = Channel(100 + u64::from(place));

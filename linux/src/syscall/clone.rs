@@ -145,7 +145,7 @@ impl<P: Platform> Task<P> {
             true => self.space.clone(),
             false => self.forked_space()?,
         };
-        let mut cpu = self.sys.platform.guest_thread(&self.sys.vm, space.id())?;
+        let mut cpu = self.sys.platform.guest_thread(self.sys.vm, space.id())?;
         let from = self.cpu.fpu();
         let to = cpu.fpu();
         if from.len() == to.len() {

@@ -61,7 +61,7 @@ impl<P: Platform> Task<P> {
         let cpu = self
             .sys
             .platform
-            .guest_thread(&self.sys.vm, image.space.id())?;
+            .guest_thread(self.sys.vm, image.space.id())?;
         self.dismiss_others()?;
         self.become_image(image, cpu);
         Ok(self.regs.rax)
