@@ -124,6 +124,34 @@ fn k13_who_waits_for_room_is_woken() {
     });
 }
 
+/// What is taken and cannot be filled is given back: room for who waits like any other.
+#[test]
+fn k13_room_that_a_failure_gives_back_ends_a_wait() {
+    explore(RUNS, || {
+        let (w, hoard) = exhausted(8);
+        let wait = || {
+            part(|w| {
+                let map = kmem_map(w);
+                let got = map.alloc_wait(8 * PAGE).unwrap();
+                map.free_wakeup(got, 8 * PAGE).unwrap();
+            })
+        };
+        w.together(vec![
+            part(|w| {
+                let map = kmem_map(w);
+                let done = map.back(part_of(map, 0, 8), NOWAIT);
+                let expected = [Err(KmemError::NoMemory), Err(KmemError::InvalidArgument)];
+                assert!(expected.contains(&done), "{done:?}");
+            }),
+            wait(),
+            wait(),
+        ]);
+        assert_eq!(kmem_map(&w).space().entries(), 0);
+        give(&w, &hoard, usize::MAX);
+        w.end(&[], &[]);
+    });
+}
+
 #[test]
 fn k09_who_waits_for_pages_gets_each_that_is_given() {
     explore(RUNS, || {
