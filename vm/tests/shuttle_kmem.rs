@@ -181,6 +181,52 @@ fn k09_who_waits_for_pages_gets_each_that_is_given() {
     });
 }
 
+/// Frames that are moved, not freed, are free frames that whoever waits has to see.
+#[test]
+fn k09_frames_on_their_way_to_a_magazine_are_not_missed() {
+    explore(RUNS, || {
+        let (w, hoard) = exhausted(8);
+        // Neighbours, which move together.
+        let mut frames = hoard.lock().unwrap();
+        frames.sort_unstable_by_key(|frame| frame.0);
+        let run = frames
+            .windows(8)
+            .position(|run| run[0].0 % 8 == 0 && run[7].0 == run[0].0 + 7)
+            .expect("a run");
+        let run: Vec<_> = frames.drain(run..run + 8).collect();
+        drop(frames);
+        run.into_iter()
+            .for_each(|frame| w.kernel().frame_free(frame));
+        // A search in vain leaves all free frames in the lists.
+        let nowhere = Physical {
+            within: Within {
+                low: Frame(1 << 20),
+                ..Within::ANY
+            },
+            attr: MemoryAttr::WriteBack,
+        };
+        let none = kmem_map(&w).alloc_contig(PAGE, NOWAIT, nowhere);
+        assert_eq!(none, Err(KmemError::NoMemory));
+        let taken = Arc::new(Mutex::new(Vec::new()));
+        let take = || {
+            let taken = taken.clone();
+            part(move |w| {
+                let frame = w.kernel().frame_alloc(Fill::AsIs);
+                taken.lock().unwrap().extend(frame);
+            })
+        };
+        w.together(vec![
+            take(),
+            part(|w| drop(kmem_map(w).malloc(PAGE, WAIT).unwrap())),
+        ]);
+        for frame in taken.lock().unwrap().drain(..) {
+            w.kernel().frame_free(frame);
+        }
+        give(&w, &hoard, usize::MAX);
+        w.end(&[], &[]);
+    });
+}
+
 /// The range is in transition while it waits for frames: who frees or protects part of it waits.
 #[test]
 fn k11_a_range_that_is_being_filled_meets_verbs() {
