@@ -441,6 +441,31 @@ fn o10_zones_on_several_processors_meet_reclaim() {
     });
 }
 
+/// Page-out may reclaim at any moment, also while a zone ends.
+#[test]
+fn o10_the_end_of_a_zone_meets_reclaim() {
+    explore(RUNS, || {
+        let w = World::new(128);
+        submap(&w, SubmapName::Kmem, 16);
+        let zone = w.kernel().zone_create(2048, 2048).unwrap();
+        let items = [0; 5].map(|_| zone.alloc(NOWAIT).unwrap());
+        items.into_iter().for_each(|item| zone.free(item).unwrap());
+        let zone = zone.id();
+        w.together(vec![
+            part(move |w| w.kernel().zone(zone).unwrap().destroy().unwrap()),
+            part(|w| drop(w.kernel().reclaim())),
+            part(|w| {
+                let other = w.kernel().zone_create(1024, 1024).unwrap();
+                let item = other.alloc(NOWAIT).unwrap();
+                other.free(item).unwrap();
+                other.destroy().unwrap();
+            }),
+        ]);
+        assert_eq!(kmem_map(&w).space().entries(), 0, "every page is back");
+        w.end(&[], &[]);
+    });
+}
+
 /// Faults find the pages of a submap by the map above it while the submap changes.
 #[test]
 fn m06_faults_through_a_submap_meet_its_verbs() {
