@@ -59,6 +59,14 @@ fn m18_a_guest_keeps_page_tables_of_its_own() {
     assert_eq!(output.status.code(), Some(0));
 }
 
+#[test]
+fn m19_a_guest_and_its_child_see_a_page_of_the_kernel() {
+    let acts = guest("acts");
+    let output = bsdvm(&[], &[acts.to_str().unwrap(), "kpmap"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stdout), "1 -1\n1\n1\n1\n1\n0\n1\n");
+}
+
 /// A guest that sleeps, and the processes below its runner.
 fn sleeper() -> (Child, Vec<u32>) {
     // Whoever asked for it kills it and waits for it.

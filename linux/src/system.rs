@@ -3,6 +3,7 @@
 use crate::errno::Errno;
 use crate::exec::{self, ExecRequest};
 use crate::fs::inode::Inodes;
+use crate::fs::kernel_page::KernelPage;
 use crate::fs::table::FdTable;
 use crate::futex::Futexes;
 use crate::platform::{Kicker, Platform};
@@ -61,6 +62,7 @@ pub struct Linux<P: Platform> {
     /// The foreground group of the terminal; 0 before one is set.
     pub(crate) foreground: AtomicU32,
     ids: AtomicU64,
+    pub(crate) kernel_page: KernelPage<P>,
     pub(crate) last_map: Lock<P, Option<String>, { rank::PROCESS }>,
 }
 
@@ -80,6 +82,7 @@ impl<P: Platform> Linux<P> {
             mixed: Lock::<P, _, { rank::POLLERS }>::new(Vec::new()),
             foreground: AtomicU32::new(0),
             ids: AtomicU64::new(1),
+            kernel_page: KernelPage::new(),
             last_map: Lock::<P, _, { rank::PROCESS }>::new(None),
         }))
     }
@@ -160,6 +163,7 @@ impl<P: Platform> Linux<P> {
             self.sleep(crate::blocking::all_channel(), ticket, None);
         }
         self.inodes.sweep(self);
+        self.kernel_page.end(self);
     }
 
     fn collect(&self, pid: u32) -> ExitStatus {

@@ -132,6 +132,11 @@ impl<P: Platform> OpenFile<P> {
         OpenFile::with(Kind::Memory(file), abi::O_RDWR | abi::O_LARGEFILE)
     }
 
+    /// The page that the kernel provides, to be read.
+    pub(crate) fn kernel_page(file: MemFile<P>) -> OpenFile<P> {
+        OpenFile::with(Kind::Memory(file), abi::O_RDONLY | abi::O_LARGEFILE)
+    }
+
     pub(crate) fn text(name: Vec<u8>, make: Maker) -> OpenFile<P> {
         let file = TextFile {
             make,

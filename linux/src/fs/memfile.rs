@@ -1,5 +1,6 @@
 //! Files that are memory only: an anonymous object of the core with a name and an offset.
 
+use super::kernel_page::Made;
 use crate::errno::Errno;
 use crate::platform::{FileStat, Moment, Platform};
 use crate::system::Linux;
@@ -17,6 +18,8 @@ pub(crate) struct MemFile<P: Platform> {
     object: ObjectId,
     pub(crate) name: Vec<u8>,
     pub(crate) id: u64,
+    /// The device that shows the pages to who maps the file, if the kernel provides them.
+    pub(crate) provided: Option<ObjectId>,
     offset: Lock<P, u64, { rank::FILE }>,
 }
 
@@ -29,6 +32,23 @@ impl<P: Platform> MemFile<P> {
             object,
             name,
             id: sys.next_id(),
+            provided: None,
+            offset: Lock::<P, _, { rank::FILE }>::new(0),
+        })
+    }
+
+    /// The page that the kernel provides.
+    pub(crate) fn kernel_page(sys: &'static Linux<P>) -> Result<MemFile<P>, Errno> {
+        let Made { memory, device } = sys.kernel_page.get(sys)?;
+        if !sys.vm.object(memory).reference() {
+            return Err(Errno::ENOMEM);
+        }
+        Ok(MemFile {
+            sys,
+            object: memory,
+            name: b"kpmap".to_vec(),
+            id: sys.next_id(),
+            provided: Some(device),
             offset: Lock::<P, _, { rank::FILE }>::new(0),
         })
     }

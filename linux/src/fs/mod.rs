@@ -12,6 +12,7 @@ pub(crate) mod epoll;
 pub(crate) mod event;
 pub(crate) mod file;
 pub(crate) mod inode;
+pub(crate) mod kernel_page;
 pub(crate) mod memfile;
 pub(crate) mod path;
 pub(crate) mod pipe;

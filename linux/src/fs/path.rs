@@ -72,6 +72,8 @@ pub(crate) enum Own {
     SelfLink,
     /// `/proc/meminfo`.
     MemInfo,
+    /// `/dev/kpmap`.
+    KernelPage,
 }
 
 /// The parts of an absolute path without `.`, `..` and empty ones.
@@ -104,6 +106,7 @@ pub(crate) fn own(path: &[u8], pid: u32) -> Option<Own> {
         [b"dev", b"stdout"] => Some(Own::Fd(1)),
         [b"dev", b"stderr"] => Some(Own::Fd(2)),
         [b"dev", b"fd", n] => number(n).map(Own::Fd),
+        [b"dev", b"kpmap"] => Some(Own::KernelPage),
         [b"proc", b"meminfo"] => Some(Own::MemInfo),
         [b"proc", b"self" | b"thread-self"] => Some(Own::SelfLink),
         [b"proc", who, rest @ ..] => {
@@ -185,6 +188,7 @@ mod tests {
         assert_eq!(own(b"/proc/self/fd/12", 7), Some(Own::Fd(12)));
         assert_eq!(own(b"/dev/stdin", 7), Some(Own::Fd(0)));
         assert_eq!(own(b"/proc/meminfo", 7), Some(Own::MemInfo));
+        assert_eq!(own(b"/dev/kpmap", 7), Some(Own::KernelPage));
     }
 
     #[test]

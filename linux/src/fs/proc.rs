@@ -37,6 +37,7 @@ impl<P: Platform> Task<P> {
                 let sys = self.sys;
                 Ok(Node::Text(Box::new(move || Ok(meminfo(sys).into_bytes()))))
             }
+            Own::KernelPage => Ok(Node::Text(Box::new(|| Ok(Vec::new())))),
             Own::Fd(fd) => Ok(Node::Link(self.file(u64::from(*fd))?.name()?)),
             Own::Process(pid, name) => self.process_node(*pid, name),
         }

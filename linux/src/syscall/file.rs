@@ -3,6 +3,7 @@
 use super::{Answer, Args, Calls};
 use crate::errno::Errno;
 use crate::fs::file::{Kind, OpenFile};
+use crate::fs::memfile::MemFile;
 use crate::fs::path::Own;
 use crate::fs::pipe::{CAPACITY, Pipe};
 use crate::fs::proc::Node;
@@ -117,6 +118,10 @@ impl<P: Platform> Task<P> {
         if let Own::Fd(fd) = own {
             // The same open file: its offset is shared, which a second opening would not do.
             return self.file(u64::from(*fd)).map_err(|_| Errno::ENOENT);
+        }
+        if *own == Own::KernelPage && flags & abi::O_ACCMODE == abi::O_RDONLY {
+            let page = MemFile::kernel_page(self.sys)?;
+            return Ok(Arc::new(OpenFile::kernel_page(page)));
         }
         match self.node(own)? {
             Node::Text(_) if flags & abi::O_ACCMODE != abi::O_RDONLY => Err(Errno::EACCES),

@@ -10,8 +10,8 @@ use crate::platform::Platform;
 use crate::thread::Task;
 use alloc::sync::Arc;
 use bsdvm::{
-    Access, EntryInfo, Inherit, Machine, MapError, Mapping, ObjectId, Placement, Prot, Sharing,
-    VirtAddr, VirtRange,
+    Access, Backing, EntryInfo, Inherit, Machine, MapError, Mapping, ObjectId, Placement, Prot,
+    Sharing, VirtAddr, VirtRange,
 };
 use linux_raw_sys::general as abi;
 
@@ -125,6 +125,16 @@ impl<P: Platform> Task<P> {
                     what,
                     _inode: Some(inode),
                 })
+            }
+            Kind::Memory(memory) if memory.provided.is_some() => {
+                let device = memory.provided.filter(|_| sharing == Sharing::Shared);
+                let object = device.ok_or(Errno::EINVAL)?;
+                let what = of_object(object, offset, sharing, prot, Prot::RX);
+                let what = Mapping {
+                    backing: Backing::Provided { object, offset },
+                    ..what
+                };
+                Ok(Shown { what, _inode: None })
             }
             Kind::Memory(memory) => {
                 let object = memory.object().id();

@@ -180,13 +180,13 @@ fn d01_the_map_of_the_kernel() {
 #[test]
 fn d01_maps_in_maps_are_followed_four_deep() {
     let vm = vm(1000);
-    let s = space(&vm, 4);
+    let s = space(&vm, 8);
     let mut chain = vec![s];
-    for _ in 0..6 {
+    for count in (2..8).rev() {
         let above = chain[chain.len() - 1];
-        anon(above, 0, 4);
-        let sub = vm.submap_create(s.id(), pages(0, 4)).unwrap();
-        above.submap(pages(0, 4), sub).unwrap();
+        anon(above, 0, count);
+        let sub = vm.submap_create(s.id(), pages(0, count)).unwrap();
+        above.submap(pages(0, count), sub).unwrap();
         chain.push(vm.space(sub));
     }
     let lines = shown(s);
