@@ -6,199 +6,15 @@
 
 mod common;
 
-use bsdvm::{
-    Access, Config, FaultError, MapError, Mapping, ObjectId, PageBytes, Pager, PagerError,
-    PagerOps, Placement, Prot, Sharing, Space, SpaceId, SwapDevice, Vm,
-};
-use bsdvm_sim::{Sim, SimConfig};
-use common::{PAGE, TestVm, anon, at, check, check_empty, get, pages, put, touch};
+use bsdvm::{Access, FaultError, MapError, Mapping, ObjectId, Placement, Prot, Sharing, SpaceId};
+use common::world::{World, explore, part};
+use common::{PAGE, anon, at, check, get, pages, put, touch};
 use shuttle::rand::{Rng, RngCore, thread_rng};
-use shuttle::thread;
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-
-/// How many interleavings of each test to try with each scheduler: `BSDVM_SHUTTLE_RUNS`, or a few
-/// hundred.
-fn runs() -> usize {
-    let set = std::env::var("BSDVM_SHUTTLE_RUNS").ok();
-    set.and_then(|n| n.parse().ok()).unwrap_or(300)
-}
-
-/// Tries `body` with threads switched at random, and with few switches at chosen places.
-fn explore(body: fn()) {
-    shuttle::check_random(body, runs());
-    shuttle::check_pct(body, runs(), 3);
-}
-
-/// A file and swap space that keep the first word of each page. No lock is held over a switch.
-#[derive(Default)]
-struct Disk {
-    words: Mutex<HashMap<u64, u64>>,
-    gets: AtomicU64,
-}
-
-const SWAP: u64 = 1 << 32;
-
-impl Disk {
-    fn read(&self, place: u64, page: &mut dyn PageBytes) {
-        let words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
-        let word = words.get(&place).copied().unwrap_or(0);
-        drop(words);
-        page.write(0, &word.to_le_bytes());
-    }
-
-    fn write(&self, place: u64, page: &dyn PageBytes) {
-        let mut bytes = [0; 8];
-        page.read(0, &mut bytes);
-        let mut words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
-        words.insert(place, u64::from_le_bytes(bytes));
-    }
-}
-
-impl PagerOps for Disk {
-    fn get(
-        &self,
-        _: u64,
-        offset: u64,
-        pages: &mut [&mut dyn PageBytes],
-    ) -> Result<usize, PagerError> {
-        self.gets.fetch_add(1, Ordering::Relaxed);
-        for (i, page) in pages.iter_mut().enumerate() {
-            self.read(offset / PAGE + i as u64, *page);
-        }
-        Ok(pages.len())
-    }
-
-    fn put(&self, _: u64, offset: u64, page: &dyn PageBytes, _: usize) -> Result<(), PagerError> {
-        self.write(offset / PAGE, page);
-        Ok(())
-    }
-}
-
-impl SwapDevice for Disk {
-    fn slots(&self) -> u32 {
-        128
-    }
-
-    fn read(&self, slot: u32, page: &mut dyn PageBytes) -> Result<(), PagerError> {
-        Disk::read(self, SWAP + u64::from(slot), page);
-        Ok(())
-    }
-
-    fn write(&self, slot: u32, page: &dyn PageBytes) -> Result<(), PagerError> {
-        Disk::write(self, SWAP + u64::from(slot), page);
-        Ok(())
-    }
-}
-
-/// One VM that every thread knows, on four processors.
-#[derive(Clone)]
-struct World {
-    vm: Arc<TestVm>,
-    disk: &'static Disk,
-}
-
-type Part = Box<dyn FnOnce(&World) + Send>;
-
-fn part(f: impl FnOnce(&World) + Send + 'static) -> Part {
-    Box::new(f)
-}
-
-impl World {
-    fn new(frames: u32) -> World {
-        let machine = Sim::new(SimConfig {
-            frames,
-            cpus: 4,
-            ..SimConfig::default()
-        });
-        let vm = Arc::new(Vm::new(machine, Config::default()).expect("enough frames"));
-        let disk: &'static Disk = Box::leak(Box::default());
-        vm.swap_on(disk).unwrap();
-        World { vm, disk }
-    }
-
-    /// A file of `count` pages, page `i` of which begins with `10 + i`.
-    fn file(&self, count: u64) -> ObjectId {
-        for page in 0..count {
-            self.disk.words.lock().unwrap().insert(page, 10 + page);
-        }
-        let pager = Pager {
-            ops: self.disk,
-            cookie: 0,
-        };
-        self.vm.object_create(pager, count * PAGE).unwrap()
-    }
-
-    fn space(&self) -> SpaceId {
-        self.vm.space_create(pages(0, 32)).unwrap()
-    }
-
-    fn at(&self, id: SpaceId) -> Space<'_, Sim<12>> {
-        self.vm.space(id)
-    }
-
-    /// A space with `values` in anonymous pages.
-    fn with(&self, values: &[u64]) -> SpaceId {
-        let id = self.space();
-        anon(self.at(id), 0, values.len() as u64);
-        for (page, &value) in values.iter().enumerate() {
-            put(self.at(id), page as u64, value);
-        }
-        id
-    }
-
-    fn map(&self, id: SpaceId, count: u64, object: ObjectId, sharing: Sharing) {
-        let what = Mapping::object(object, 0, sharing, Prot::RW);
-        let place = Placement::At(at(0));
-        self.at(id).map(count * PAGE, place, what).unwrap();
-    }
-
-    fn store(&self, id: SpaceId, cpu: usize, page: u64, value: u64) -> Result<u64, FaultError> {
-        touch(&self.vm, id, cpu, at(page), Some(value))
-    }
-
-    fn load(&self, id: SpaceId, cpu: usize, page: u64) -> Result<u64, FaultError> {
-        touch(&self.vm, id, cpu, at(page), None)
-    }
-
-    fn page_out_all(&self) {
-        while self.vm.pageout_step(u32::MAX) > 0 {}
-    }
-
-    /// Runs every part on a thread and a processor of its own, part 0 on processor 0, and checks.
-    fn together(&self, parts: Vec<Part>) {
-        let threads: Vec<_> = parts
-            .into_iter()
-            .enumerate()
-            .map(|(cpu, part)| {
-                let world = self.clone();
-                thread::spawn(move || {
-                    world.vm.machine().set_cpu(cpu);
-                    part(&world);
-                })
-            })
-            .collect();
-        for thread in threads {
-            thread.join().unwrap();
-        }
-        check(&self.vm);
-    }
-
-    fn end(&self, spaces: &[SpaceId], objects: &[ObjectId]) {
-        for &id in spaces {
-            self.at(id).release();
-        }
-        for &id in objects {
-            self.vm.object(id).release();
-        }
-        check_empty(&self.vm);
-    }
-}
-
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 #[test]
 fn two_faults_on_an_empty_page_fill_it_once() {
-    explore(|| {
+    explore(300, || {
         let w = World::new(96);
         let id = w.space();
         anon(w.at(id), 0, 1);
@@ -219,7 +35,7 @@ fn two_faults_on_an_empty_page_fill_it_once() {
 
 #[test]
 fn two_faults_on_a_page_of_a_file_read_it_once() {
-    explore(|| {
+    explore(300, || {
         let w = World::new(96);
         let file = w.file(1);
         let (one, two) = (w.space(), w.space());
@@ -236,7 +52,7 @@ fn two_faults_on_a_page_of_a_file_read_it_once() {
 
 #[test]
 fn two_sharers_write_one_page() {
-    explore(|| {
+    explore(300, || {
         let w = World::new(96);
         let parent = w.with(&[1]);
         let child = w.at(parent).fork().unwrap();
@@ -257,7 +73,7 @@ fn two_sharers_write_one_page() {
 
 #[test]
 fn a_fork_meets_stores() {
-    explore(|| {
+    explore(300, || {
         let w = World::new(96);
         let parent = w.with(&[1, 2]);
         let child = Arc::new(Mutex::new(None));
@@ -292,7 +108,7 @@ fn a_fork_meets_stores() {
 
 #[test]
 fn two_forks_of_one_parent_meet_a_store() {
-    explore(|| {
+    explore(300, || {
         let w = World::new(96);
         let parent = w.with(&[1]);
         let children = Arc::new(Mutex::new(Vec::new()));
@@ -328,7 +144,7 @@ fn two_forks_of_one_parent_meet_a_store() {
 /// Fork reads a page from swap with the map frozen; who waits for it is woken.
 #[test]
 fn an_extension_and_a_fault_meet_a_fork() {
-    explore(|| {
+    explore(300, || {
         let w = World::new(96);
         let parent = w.with(&[1]);
         let shared = Mapping {
@@ -358,7 +174,7 @@ fn an_extension_and_a_fault_meet_a_fork() {
 
 #[test]
 fn a_fault_meets_a_removal() {
-    explore(|| {
+    explore(300, || {
         let w = World::new(96);
         let id = w.with(&[1, 2]);
         w.together(vec![
@@ -384,7 +200,7 @@ fn a_fault_meets_a_removal() {
 
 #[test]
 fn page_out_meets_faults() {
-    explore(|| {
+    explore(300, || {
         let w = World::new(96);
         let id = w.with(&[1, 2]);
         w.together(vec![
@@ -408,7 +224,7 @@ fn page_out_meets_faults() {
 
 #[test]
 fn page_out_meets_an_exit() {
-    explore(|| {
+    explore(300, || {
         let w = World::new(96);
         let parent = w.with(&[1, 2, 3]);
         let child = w.at(parent).fork().unwrap();
@@ -427,7 +243,7 @@ fn page_out_meets_an_exit() {
 
 #[test]
 fn wiring_meets_a_removal_and_a_fault() {
-    explore(|| {
+    explore(300, || {
         let w = World::new(96);
         let id = w.with(&[1, 2]);
         w.page_out_all();
@@ -455,7 +271,7 @@ fn wiring_meets_a_removal_and_a_fault() {
 
 #[test]
 fn a_collapse_meets_faults_and_page_out() {
-    explore(|| {
+    explore(300, || {
         let w = World::new(96);
         let parent = w.with(&[1, 2, 3]);
         let child = w.at(parent).fork().unwrap();
@@ -479,7 +295,7 @@ fn a_collapse_meets_faults_and_page_out() {
 
 #[test]
 fn two_exits_and_a_write_meet_on_one_chain() {
-    explore(|| {
+    explore(300, || {
         let w = World::new(96);
         let old = w.with(&[1, 2]);
         let middle = w.at(old).fork().unwrap();
@@ -501,7 +317,7 @@ fn two_exits_and_a_write_meet_on_one_chain() {
 
 #[test]
 fn truncation_meets_faults() {
-    explore(|| {
+    explore(300, || {
         let w = World::new(96);
         let file = w.file(2);
         let id = w.space();
@@ -533,7 +349,7 @@ fn truncation_meets_faults() {
 
 #[test]
 fn discard_meets_faults_and_page_out() {
-    explore(|| {
+    explore(300, || {
         let w = World::new(96);
         let id = w.with(&[1]);
         w.together(vec![
@@ -554,7 +370,7 @@ fn discard_meets_faults_and_page_out() {
 /// Stores until they fail; nothing is stored after the protection has changed.
 #[test]
 fn protection_meets_stores() {
-    explore(|| {
+    explore(300, || {
         let w = World::new(96);
         let id = w.with(&[1]);
         w.together(vec![
@@ -579,7 +395,7 @@ fn protection_meets_stores() {
 
 #[test]
 fn cleaning_with_dropping_loses_no_store() {
-    explore(|| {
+    explore(300, || {
         let w = World::new(96);
         let file = w.file(1);
         let id = w.space();
@@ -604,7 +420,7 @@ fn cleaning_with_dropping_loses_no_store() {
 
 #[test]
 fn faults_meet_with_no_frame_free() {
-    explore(|| {
+    explore(300, || {
         const COUNT: u64 = 24;
         let w = World::new(80);
         let (one, two) = (w.space(), w.space());
@@ -632,7 +448,7 @@ fn faults_meet_with_no_frame_free() {
 /// A space ends while others still hold its structure and fault.
 #[test]
 fn an_exit_meets_a_fault_on_a_busy_page() {
-    explore(|| {
+    explore(300, || {
         let w = World::new(96);
         let file = w.file(1);
         let id = w.space();
@@ -655,7 +471,7 @@ fn an_exit_meets_a_fault_on_a_busy_page() {
 /// remembers them, like one whose translations it drops itself.
 #[test]
 fn page_out_meets_dropped_translations_and_stores() {
-    explore(|| {
+    explore(300, || {
         let w = World::new(96);
         let id = w.with(&[1]);
         let other = w.space();
@@ -686,7 +502,7 @@ fn page_out_meets_dropped_translations_and_stores() {
 /// was about to take write access from the parent.
 #[test]
 fn a_fork_meets_a_protection_and_stores() {
-    explore(|| {
+    explore(300, || {
         let w = World::new(96);
         let parent = w.with(&[1]);
         w.store(parent, 2, 0, 2).unwrap();
@@ -764,7 +580,7 @@ fn anything(w: &World, id: SpaceId, cpu: usize, file: ObjectId) {
 
 #[test]
 fn anything_meets_anything() {
-    explore(|| {
+    explore(300, || {
         let w = World::new(128);
         let file = w.file(2);
         let one = w.with(&[1, 2, 3]);

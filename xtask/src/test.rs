@@ -9,8 +9,9 @@ use std::process::Command;
 const RELEASE: &str = "-p bsdvm -p bsdvm-sim -p bsdvm-x86_64";
 
 /// Tests under a checker of interleavings: the checker, package, folder and test.
-const CHECKED: [(&str, &str, &str, &str); 4] = [
+const CHECKED: [(&str, &str, &str, &str); 5] = [
     ("shuttle", "bsdvm", "vm", "shuttle"),
+    ("shuttle", "bsdvm", "vm", "shuttle_kmem"),
     ("shuttle", "bsdvm", "vm", "shuttle_rows"),
     ("shuttle", "bsdvm-sim", "machines/sim", "shuttle"),
     ("loom", "bsdvm-sim", "machines/sim", "loom"),

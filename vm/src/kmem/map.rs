@@ -442,11 +442,12 @@ impl<'v, M: Machine> KernelMap<'v, M> {
         }
     }
 
-    /// Removes a range that the caller has just inserted.
+    /// Removes a range that the caller has just inserted, and wakes who found no room beside it.
     pub(super) fn remove(self, range: VirtRange) {
         let gone = self.0.remove(range);
         debug_assert!(gone.is_ok(), "entries that begin and end with the range");
         self.kmem().restock();
+        self.vm().machine().wake(self.room_channel());
     }
 
     /// Whether all of `range` is addresses with nothing behind them.

@@ -68,6 +68,8 @@ struct ZoneState {
     /// Slabs, and how many of them have no item in use.
     slabs: u32,
     empty: u32,
+    /// The zone was destroyed while a reclaim had an item in its hands: its last slab ends it.
+    ended: bool,
 }
 
 struct Magazine {
@@ -305,7 +307,6 @@ impl<M: Machine> Zone<'_, M> {
 
     fn free_keeping(self, item: VirtAddr, keep: Keep) -> Result<(), KmemError> {
         self.slab_of(item).ok_or(KmemError::InvalidArgument)?;
-        self.rec().out.fetch_sub(1, Ordering::Relaxed);
         let mut spill = [0; MAGAZINE / 2];
         let mut count = 0;
         let mut magazine = self.magazine().lock();
@@ -322,6 +323,8 @@ impl<M: Machine> Zone<'_, M> {
         spill[..count]
             .iter()
             .for_each(|&item| self.give(VirtAddr(item), keep));
+        // Last, so that the zone is not destroyed before the item is back.
+        self.rec().out.fetch_sub(1, Ordering::Release);
         Ok(())
     }
 
@@ -351,9 +354,21 @@ impl<M: Machine> Zone<'_, M> {
             return Err(KmemError::Exists);
         }
         self.reclaim();
+        let mut state = self.rec().state.lock();
+        state.ended = true;
+        let last = state.slabs == 0;
+        drop(state);
+        if last {
+            self.end();
+        }
+        Ok(())
+    }
+
+    /// Gives up the record of a zone that was destroyed and has no slab any more.
+    fn end(&self) {
+        *self.rec().state.lock() = ZoneState::default();
         self.rec().item.store(0, Ordering::Release);
         self.kmem.zones().zones.free(cast(self.handle));
-        Ok(())
     }
 
     fn magazine(&self) -> &Mutex<M, Magazine, { lock::ZONE_MAGAZINE }> {
@@ -481,8 +496,12 @@ impl<M: Machine> Zone<'_, M> {
                 state.empty -= 1;
                 let base = slab.base.load(Ordering::Relaxed);
                 slab.zone.store(0, Ordering::Relaxed);
+                let last = state.ended && state.slabs == 0;
                 drop(state);
                 self.kmem.zones().slabs.free(handle);
+                if last {
+                    self.end();
+                }
                 return Some(VirtAddr(base));
             }
             at = Handle::from_raw(slab.next.load(Ordering::Relaxed));

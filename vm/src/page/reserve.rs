@@ -205,7 +205,15 @@ impl<M: Machine> Frames<M> {
             return None;
         }
         let magazine = self.magazine();
-        let own = magazine.pop(|stack| self.refill(stack));
+        let mut moved = false;
+        let own = magazine.pop(|stack| {
+            self.refill(stack);
+            moved = stack.count > 0;
+        });
+        if moved {
+            // On their way the frames were not counted: who waits may have missed them.
+            self.wake_waiters();
+        }
         own.or_else(|| self.steal()).map(Frame)
     }
 
@@ -229,8 +237,8 @@ impl<M: Machine> Frames<M> {
         self.wake_waiters();
     }
 
-    /// A free frame was added: wakes who waits for one. The lock that it was added under came
-    /// after a waiter's or before it ([`Frames::wait`]).
+    /// A free frame was added, or moved: wakes who waits for one. The lock that it was added under
+    /// came after a waiter's or before it ([`Frames::wait`]).
     fn wake_waiters(&self) {
         if self.wanted.load(Ordering::Relaxed) > 0 {
             self.machine.wake(FREED);

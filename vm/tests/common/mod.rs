@@ -9,6 +9,8 @@
 pub mod model;
 pub mod op;
 pub mod scripted;
+#[cfg(shuttle)]
+pub mod world;
 
 use bsdvm::{
     Config, MapError, Mapping, PageBytes, Pager, PagerError, PagerOps, Placement, Prot, Space,
