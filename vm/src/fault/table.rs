@@ -43,11 +43,10 @@ impl<M: Machine> Fault<'_, '_, M> {
             }
             left -= bits;
             let slot = (number >> left) & ((1 << bits) - 1);
-            let frame = match self.table(object, page)? {
-                Ok(frame) => frame,
+            at = match self.visit_table(object, page, slot, left)? {
+                Ok(entry) => entry,
                 Err(next) => return Ok(Walked::Wait(next)),
             };
-            at = self.visit_entry(frame, slot, left)?;
         }
     }
 
@@ -61,12 +60,15 @@ impl<M: Machine> Fault<'_, '_, M> {
         Ok(())
     }
 
-    /// The frame of a table, or what the loop has to do to get it in.
-    fn table(
+    /// Entry `slot` of the table at `page`, or what the loop has to do to get the table in. It is
+    /// read under the lock of the object: without it the table could be paged out meanwhile.
+    fn visit_table(
         &mut self,
         object: ObjectHandle,
         page: u64,
-    ) -> Result<Result<Frame, Next>, FaultError> {
+        slot: u64,
+        left: u32,
+    ) -> Result<Result<TableEntry, Next>, FaultError> {
         let vm = self.space.vm;
         let mut chain = Chain::lock(vm, object, page);
         Ok(match chain.walk() {
@@ -74,7 +76,7 @@ impl<M: Machine> Fault<'_, '_, M> {
                 Err(Next::WaitBusy(vm.busy_wait(frame)))
             }
             // The object's own: the bits of entries are written to it.
-            Found::Page(frame) if !chain.is_behind() => Ok(frame),
+            Found::Page(frame) if !chain.is_behind() => Ok(self.visit_entry(frame, slot, left)?),
             found @ (Found::Swapped(_) | Found::Pager(_)) => {
                 let behavior = Behavior::Random;
                 let job = vm.begin_page_in(chain.last(), found, &mut self.nodes, behavior);
