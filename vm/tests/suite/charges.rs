@@ -108,3 +108,24 @@ fn discarding_in_place_splits_nothing() {
     vm.object(shared).release();
     check_empty(&vm);
 }
+
+#[test]
+fn m09_of_two_entries_of_one_object_one_goes_with_its_pages() {
+    let vm = vm(1000);
+    let s = space(&vm, 32);
+    anon(s, 0, 8);
+    (0..8).for_each(|page| put(s, page, page));
+    s.protect(pages(4, 4), Prot::READ).unwrap();
+    assert_eq!(draw(s, 9), "AAAABBBB.");
+    s.drop_translations(pages(0, 8));
+    let (frames, charged) = (vm.counters().frames_free, vm.counters().charged_pages);
+    s.remove(pages(4, 4)).unwrap();
+    assert_eq!(vm.counters().frames_free, frames + 4);
+    assert_eq!(vm.counters().charged_pages, charged - 4);
+    check(&vm);
+    // What follows takes their place in the object.
+    anon(s, 4, 4);
+    assert_eq!((draw(s, 9), get(s, 5)), ("AAAAAAAA.".to_owned(), 0));
+    s.release();
+    check_empty(&vm);
+}
