@@ -322,7 +322,7 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
             return Ok(Next::Prepare);
         }
         let mut entry = entry;
-        let index = match entry.kind {
+        let index = match entry.kind() {
             Kind::PageTable(directory) => match self.walk_table(&entry, object, directory)? {
                 Walked::Page(index) => index,
                 Walked::Wait(next) => return Ok(next),

@@ -318,7 +318,7 @@ impl<'v, M: Machine> Edit<'v, M> {
         }
         self.resize(handle, at, whole.end);
         let upper = self.get_mut(handle);
-        upper.kind = whole.kind.of_upper();
+        upper.kind = whole.kind().of_upper().pack();
         upper.charge = whole.charge - lower.charge;
         self.link(lower);
     }

@@ -60,6 +60,30 @@ pub(crate) enum Kind {
     Provided,
 }
 
+/// A [`Kind`] in eight bytes: the upper three bits say which, the rest what it has more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Packed(u64);
+
+impl Packed {
+    const SHIFT: u32 = 61;
+    const STACK: u64 = 1 << Self::SHIFT;
+    const SUBMAP: u64 = 2 << Self::SHIFT;
+    const PAGE_TABLE: u64 = 3 << Self::SHIFT;
+    const PROVIDED: u64 = 4 << Self::SHIFT;
+    const MORE: u64 = Self::STACK - 1;
+
+    fn kind(self) -> Kind {
+        let more = self.0 & Self::MORE;
+        match self.0 & !Self::MORE {
+            Self::STACK => Kind::Stack { reserve: more },
+            Self::SUBMAP => Handle::from_raw(more as u32).map_or(Kind::Normal, Kind::Submap),
+            Self::PAGE_TABLE => Kind::PageTable(TableEntry::from_bits_retain(more)),
+            Self::PROVIDED => Kind::Provided,
+            _ => Kind::Normal,
+        }
+    }
+}
+
 bitflags::bitflags! {
     /// Flags of an entry (E04).
     #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -96,7 +120,8 @@ pub(crate) struct Entry {
     pub(crate) end: VirtAddr,
     /// Place in the object, in pages.
     pub(crate) offset: u64,
-    pub(crate) kind: Kind,
+    /// What [`Entry::kind`] says.
+    pub(crate) kind: Packed,
     /// Pages of reservation that the entry carries until it has an object of its own.
     pub(crate) charge: u64,
     pub(crate) prev: Option<EntryHandle>,
@@ -112,11 +137,25 @@ pub(crate) struct Entry {
 }
 
 const _: () = assert!(
-    size_of::<Entry>() + 8 <= 88,
+    size_of::<Entry>() + 8 <= 72,
     "with its share of the tree an entry stays below 128 bytes"
 );
 
 impl Kind {
+    /// The kind in eight bytes. Of a directory it keeps the bits that have a meaning there.
+    pub(crate) const fn pack(self) -> Packed {
+        Packed(match self {
+            Kind::Normal => 0,
+            Kind::Stack { reserve } => Packed::STACK | (reserve & Packed::MORE),
+            Kind::Submap(space) => Packed::SUBMAP | space.raw() as u64,
+            Kind::PageTable(directory) => {
+                let meant = TableEntry::OF_DIRECTORY.bits();
+                Packed::PAGE_TABLE | (directory.bits() & meant)
+            }
+            Kind::Provided => Packed::PROVIDED,
+        })
+    }
+
     /// The part of a stack above its lowest one: it has nothing left to grow by.
     pub(crate) const UPPER_STACK: Kind = Kind::Stack { reserve: 0 };
 
@@ -166,7 +205,7 @@ impl Entry {
         start: VirtAddr(0),
         end: VirtAddr(0),
         offset: 0,
-        kind: Kind::Normal,
+        kind: Kind::Normal.pack(),
         charge: 0,
         prev: None,
         next: None,
@@ -199,19 +238,24 @@ impl Entry {
 
     /// The map behind the entry, if it is a submap (M06).
     pub(crate) fn submap(&self) -> Option<SpaceHandle> {
-        match self.kind {
+        match self.kind() {
             Kind::Submap(space) => Some(space),
             _ => None,
         }
     }
 
+    /// What stands behind the entry.
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind.kind()
+    }
+
     pub(crate) fn is_page_table(&self) -> bool {
-        matches!(self.kind, Kind::PageTable(_))
+        matches!(self.kind(), Kind::PageTable(_))
     }
 
     /// What a child gets: what the kernel provides is shared, whatever was said of it (M19).
     pub(crate) fn inheritance(&self) -> Inherit {
-        match self.kind {
+        match self.kind() {
             Kind::Provided => Inherit::Share,
             _ => self.inherit,
         }
@@ -233,7 +277,7 @@ impl Entry {
             && self.inherit == next.inherit
             && self.behavior == next.behavior
             && self.wired == next.wired
-            && self.kind.continues_in(next.kind)
+            && self.kind().continues_in(next.kind())
             && (self.charge == 0) == (next.charge == 0)
     }
 }

@@ -91,14 +91,14 @@ impl<M: Machine> Space<'_, M> {
             needs_copy: entry.has(Flags::NEEDS_COPY),
             in_transition: entry.has(Flags::IN_TRANSITION),
             no_fault: entry.has(Flags::NO_FAULT),
-            stack: matches!(entry.kind, Kind::Stack { .. }),
-            stack_reserve: entry.kind.reserve(),
+            stack: matches!(entry.kind(), Kind::Stack { .. }),
+            stack_reserve: entry.kind().reserve(),
             submap: entry.submap().map(SpaceId),
-            page_directory: match entry.kind {
+            page_directory: match entry.kind() {
                 Kind::PageTable(directory) => Some(directory),
                 _ => None,
             },
-            provided: entry.kind == Kind::Provided,
+            provided: entry.kind() == Kind::Provided,
             file: file.map(|(object, offset)| (ObjectId(object), bytes(offset))),
         }
     }

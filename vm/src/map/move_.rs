@@ -147,7 +147,7 @@ impl<M: Machine> Edit<'_, M> {
             .and_then(|o| self.vm.bottom_file(o, entry.index_of::<M>(from.end())));
         let mut more = super::Entry {
             wired: 0,
-            kind: entry.kind.moved(),
+            kind: entry.kind().moved().pack(),
             charge: M::PAGE.index(grow),
             object: None,
             flags: entry.flags - super::Flags::USER_WIRED,
@@ -197,7 +197,7 @@ impl<M: Machine> Edit<'_, M> {
             let len = entry.range().len();
             entry.start = VirtAddr(to.0 + below);
             entry.end = VirtAddr(to.0 + below + len);
-            entry.kind = entry.kind.moved();
+            entry.kind = entry.kind().moved().pack();
             self.link(entry);
         }
     }

@@ -53,6 +53,12 @@ impl TableEntry {
         TableEntry::from_bits_retain(offset & TableEntry::OFFSET.bits()).union(flags)
     }
 
+    /// What a directory can say.
+    pub(crate) const OF_DIRECTORY: TableEntry = TableEntry::VALID
+        .union(TableEntry::WRITABLE)
+        .union(TableEntry::LARGE)
+        .union(TableEntry::OFFSET);
+
     /// The byte offset of the page that it names.
     pub const fn offset(self) -> u64 {
         self.intersection(TableEntry::OFFSET).bits()
@@ -64,7 +70,8 @@ pub(crate) const LEVELS: u32 = 4;
 
 impl<M: Machine> Space<'_, M> {
     /// Sets the directory of the virtual page tables in `range`, a range of whole pages (M12,
-    /// M18), and takes their translations away. Holes are skipped.
+    /// M18), and takes their translations away. Holes are skipped. Bits that mean nothing in a
+    /// directory are not kept.
     ///
     /// Errors: [`MapError::InvalidArgument`] when something else is mapped in part of the range;
     /// [`MapError::InvalidAddress`], [`MapError::Submap`], [`MapError::NoMemory`]; nothing is
@@ -100,7 +107,7 @@ impl<M: Machine> Space<'_, M> {
         edit.clip_range(range);
         edit.unmap(range);
         edit.each(range, |edit, handle| {
-            edit.get_mut(handle).kind = Kind::PageTable(directory);
+            edit.get_mut(handle).kind = Kind::PageTable(directory).pack();
         });
         edit.simplify(range);
         Ok(())

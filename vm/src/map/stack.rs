@@ -99,7 +99,8 @@ impl<'v, M: Machine> Space<'v, M> {
             inherit: Inherit::Copy,
             kind: Kind::Stack {
                 reserve: max - initial,
-            },
+            }
+            .pack(),
             ..Entry::VACANT
         });
         let wire = edit.map.wire_future;
@@ -154,7 +155,8 @@ impl<'v, M: Machine> Space<'v, M> {
         if let Some(handle) = edit.map.find(edit.vm, range.end()) {
             edit.get_mut(handle).kind = Kind::Stack {
                 reserve: grown.reserve,
-            };
+            }
+            .pack();
         }
     }
 
@@ -174,7 +176,7 @@ impl<'v, M: Machine> Space<'v, M> {
             .map
             .find_below(edit.vm, entry.start)
             .map_or(edit.map.range.start(), |h| edit.get(h).end);
-        let room = entry.start.bytes_above(floor).min(entry.kind.reserve());
+        let room = entry.start.bytes_above(floor).min(entry.kind().reserve());
         if edit.map.exiting || least > room {
             return Ok(None);
         }
@@ -193,7 +195,7 @@ impl<'v, M: Machine> Space<'v, M> {
             .map_err(|_| MapError::ChargeLimit)?;
         let start = VirtAddr(entry.start.0 - grow);
         let range = VirtRange::new(start, entry.start).unwrap_or_default();
-        edit.get_mut(handle).kind = Kind::UPPER_STACK;
+        edit.get_mut(handle).kind = Kind::UPPER_STACK.pack();
         edit.link(Entry {
             start,
             end: entry.start,
@@ -203,14 +205,15 @@ impl<'v, M: Machine> Space<'v, M> {
             inherit: entry.inherit,
             kind: Kind::Stack {
                 reserve: room - grow,
-            },
+            }
+            .pack(),
             ..Entry::VACANT
         });
         let wire = edit.map.wire_future;
         edit.simplify(range);
         Ok(Some(Grown {
             range,
-            reserve: entry.kind.reserve(),
+            reserve: entry.kind().reserve(),
             wire,
         }))
     }
@@ -219,7 +222,7 @@ impl<'v, M: Machine> Space<'v, M> {
         let map = self.rec().map.read();
         let handle = map.find_at_or_above(self.vm, va)?;
         let entry = *map.get(self.vm, handle);
-        (entry.start.bytes_above(va) <= entry.kind.reserve() && va < entry.start).then_some(entry)
+        (entry.start.bytes_above(va) <= entry.kind().reserve() && va < entry.start).then_some(entry)
     }
 }
 
@@ -235,7 +238,7 @@ impl<M: Machine> Edit<'_, M> {
         let mut last = first;
         while let Some(next) = last.next.map(|next| self.get(next))
             && next.start == last.end
-            && next.kind == Kind::UPPER_STACK
+            && next.kind() == Kind::UPPER_STACK
         {
             last = next;
         }
@@ -245,7 +248,7 @@ impl<M: Machine> Edit<'_, M> {
     fn stack_above(&self, va: VirtAddr) -> Option<(EntryHandle, Entry)> {
         let handle = self.map.find_at_or_above(self.vm, va)?;
         let entry = self.get(handle);
-        (va < entry.start && entry.start.bytes_above(va) <= entry.kind.reserve())
+        (va < entry.start && entry.start.bytes_above(va) <= entry.kind().reserve())
             .then_some((handle, entry))
     }
 }

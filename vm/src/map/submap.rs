@@ -70,7 +70,7 @@ impl<M: Machine> Space<'_, M> {
             .find(edit.vm, range.start())
             .ok_or(MapError::Hole)?;
         let entry = edit.get_mut(handle);
-        entry.kind = Kind::Submap(below.handle);
+        entry.kind = Kind::Submap(below.handle).pack();
         let charge = core::mem::take(&mut entry.charge);
         edit.vm.charge.refund(charge);
         below.reference();
@@ -123,7 +123,7 @@ impl<M: Machine> Edit<'_, M> {
             return Err(MapError::Hole);
         }
         let fresh = entry.object.is_none()
-            && entry.kind == Kind::Normal
+            && entry.kind() == Kind::Normal
             && entry.wired == 0
             && !entry.has(Flags::COPY_ON_WRITE | Flags::NEEDS_COPY);
         fresh.then_some(()).ok_or(MapError::InvalidArgument)

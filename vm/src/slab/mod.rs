@@ -51,7 +51,7 @@ impl<T> fmt::Debug for Handle<T> {
 
 impl<T> Handle<T> {
     /// The handle as a number; never zero.
-    pub(crate) fn raw(self) -> u32 {
+    pub(crate) const fn raw(self) -> u32 {
         self.0.get()
     }
 
