@@ -95,6 +95,21 @@ fn o10_what_is_freed_with_locks_held_goes_later() {
 }
 
 #[test]
+fn o10_zones_come_and_go() {
+    let vm = vm_with_kernel(500, 1024);
+    let kmem = kernel(&vm);
+    malloc_map(kmem, 64);
+    // A record takes much of a frame: were one lost each time, there would be no more.
+    for _ in 0..2000 {
+        let zone = kmem.zone_create(64, 64).unwrap();
+        let item = zone.alloc(NOWAIT).unwrap();
+        zone.free(item).unwrap();
+        zone.destroy().unwrap();
+    }
+    end(&vm);
+}
+
+#[test]
 fn o10_what_is_no_item_is_refused() {
     let vm = vm_with_kernel(500, 1024);
     let kmem = kernel(&vm);
