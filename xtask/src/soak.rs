@@ -17,7 +17,7 @@ pub(crate) struct Soak {
     #[arg(long, default_value_t = 300)]
     fuzz_seconds: u64,
     /// Tries one in this many mutants of the core; 0: none.
-    #[arg(long, default_value_t = 22)]
+    #[arg(long, default_value_t = 17)]
     mutants: u64,
 }
 

@@ -129,3 +129,25 @@ fn m09_of_two_entries_of_one_object_one_goes_with_its_pages() {
     s.release();
     check_empty(&vm);
 }
+
+#[test]
+fn m03_what_follows_memory_that_was_cut_does_not_show_what_was_there() {
+    let vm = vm(1000);
+    let s = space(&vm, 32);
+    let shared = Mapping {
+        sharing: Sharing::Shared,
+        inherit: Inherit::Share,
+        ..Mapping::anonymous(Prot::RW)
+    };
+    map_at(s, 0, 8, shared).unwrap();
+    (0..8).for_each(|page| put(s, page, page + 1));
+    // A child had it too, so that the pages that are cut off stay in the object.
+    vm.space(s.fork().unwrap()).release();
+    s.remove(pages(4, 4)).unwrap();
+    map_at(s, 4, 4, shared).unwrap();
+    let seen: Vec<u64> = (0..8).map(|page| get(s, page)).collect();
+    assert_eq!(seen, [1, 2, 3, 4, 0, 0, 0, 0]);
+    check(&vm);
+    s.release();
+    check_empty(&vm);
+}
