@@ -251,3 +251,31 @@ fn o02_shared_ranges_stay_shared_over_generations() {
     }
     check_empty(&vm);
 }
+
+/// Each of a family writes a page that nobody else has written, and all stay alive: no object on
+/// the way can be gone past, so at some depth what is behind is copied.
+#[test]
+fn o02_a_family_that_writes_one_page_each_stays_short() {
+    const FAMILY: u64 = 40;
+    let vm = crate::common::vm(4000);
+    let first = crate::common::space(&vm, FAMILY);
+    crate::common::anon(first, 0, FAMILY);
+    (0..FAMILY).for_each(|page| crate::common::put(first, page, 1000 + page));
+    let mut family = vec![first];
+    for member in 1..FAMILY {
+        let parent = family[family.len() - 1];
+        let child = vm.space(parent.fork().unwrap());
+        crate::common::put(child, member, member);
+        family.push(child);
+        crate::common::check(&vm);
+    }
+    for (member, space) in family.iter().enumerate() {
+        for page in 0..FAMILY {
+            let own = (1..=member as u64).contains(&page);
+            let expected = if own { page } else { 1000 + page };
+            assert_eq!(crate::common::get(*space, page), expected);
+        }
+    }
+    family.iter().for_each(|space| space.release());
+    crate::common::check_empty(&vm);
+}
