@@ -3,6 +3,7 @@
 //! * `thread`: guest threads of the hosted machine, and the kicker that also ends waits;
 //! * `file`: open files of the host, with the caller's own rights;
 //! * `path`: calls that take a path;
+//! * `standing`: the runner's place among the host's processes;
 //! * `terminal`: what is asked of a terminal.
 //!
 //! What is absent: any check of what a guest may touch. It may touch what its caller may.
@@ -11,17 +12,19 @@
 
 mod file;
 mod path;
+mod standing;
 mod terminal;
 mod thread;
 
 pub use file::OpenHostFile;
+pub use standing::standing;
 pub use thread::{HostKicker, HostThread};
 
 use bsdvm::{SpaceId, Vm};
 use bsdvm_hosted::{GuestThread, Hosted, HostedError};
 use bsdvm_linux::Errno;
 use bsdvm_linux::platform::{
-    Base, FileStat, Follow, FsStat, Identity, PathChange, Platform, PollBits, SystemName,
+    Base, FileStat, Follow, FsStat, Identity, PathChange, Platform, PollBits, Standing, SystemName,
 };
 use rustix::io::Errno as HostErrno;
 use std::io::Write;
@@ -37,6 +40,7 @@ pub(crate) fn errno(e: HostErrno) -> Errno {
 #[derive(Debug)]
 pub struct HostPlatform {
     identity: Identity,
+    standing: Standing,
     /// What a guest finds as its limits.
     limits: [(u64, u64); 16],
     /// Why the machine last refused a guest thread.
@@ -59,6 +63,7 @@ impl HostPlatform {
                 groups: groups.into_iter().map(|g| g.as_raw()).collect(),
             },
             limits,
+            standing: standing(),
             refusal: Mutex::new(None),
         }
     }
@@ -262,6 +267,16 @@ impl Platform for HostPlatform {
 
     fn identity(&self) -> Identity {
         self.identity.clone()
+    }
+
+    fn standing(&self) -> Standing {
+        self.standing
+    }
+
+    fn stop(&self) {
+        let own = rustix::process::getpid();
+        // Whoever continues us sends SIGCONT, which the runner passes on.
+        let _ = rustix::process::kill_process(own, rustix::process::Signal::STOP);
     }
 
     fn system_name(&self) -> SystemName {

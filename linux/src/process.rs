@@ -198,6 +198,8 @@ pub(crate) struct Processes<P: Platform> {
 
 /// The parent of those whose parent has ended, and of the first process. It reaps them at once.
 pub(crate) const INIT: u32 = 1;
+/// The first process: the program that the runner was asked to run.
+pub(crate) const MAIN: u32 = INIT + 1;
 const PID_MAX: u32 = 1 << 22;
 
 impl<P: Platform> Processes<P> {
@@ -228,10 +230,15 @@ impl<P: Platform> Processes<P> {
         Err(Errno::EAGAIN)
     }
 
-    /// Enters the first process.
-    pub(crate) fn insert(&mut self, process: Arc<Process<P>>, thread: Arc<Thread<P>>) {
-        let pid = process.pid;
-        self.enter(process, thread, (INIT, pid, pid), abi::SIGCHLD);
+    /// Enters the first process with its group and session.
+    pub(crate) fn insert(
+        &mut self,
+        process: Arc<Process<P>>,
+        thread: Arc<Thread<P>>,
+        pgid: u32,
+        sid: u32,
+    ) {
+        self.enter(process, thread, (INIT, pgid, sid), abi::SIGCHLD);
     }
 
     /// Enters a process with its parent, group and session.
@@ -329,6 +336,7 @@ impl<P: Platform> Linux<P> {
     /// Makes a zombie of the process and tells its parent; gives its children to [`INIT`].
     fn bury(&self, process: &Arc<Process<P>>, status: ExitStatus) {
         let pid = process.pid;
+        let left = self.processes.lock().left_alone_by(pid);
         let (parent, signal) = {
             let mut table = self.processes.lock();
             let mut done = Vec::new();
@@ -350,6 +358,10 @@ impl<P: Platform> Linux<P> {
             record.report = None;
             (record.parent, record.exit_signal)
         };
+        self.leave_terminal(pid, |_| false);
+        for group in left {
+            self.hang_up_group(|r| r.pgid == group);
+        }
         self.tell_parent(pid, parent, signal);
     }
 
@@ -358,7 +370,7 @@ impl<P: Platform> Linux<P> {
             let table = self.processes.lock();
             match table.get(parent) {
                 // The first process stays, for its status is asked for in the end.
-                None => pid != INIT + 1,
+                None => pid != MAIN,
                 Some(record) => record.process.signals.lock().reaps_itself(),
             }
         };
@@ -394,6 +406,17 @@ impl<P: Platform> Linux<P> {
         SigInfo::child(signal, code as i32, pid, uid, status)
     }
 
+    /// Whether the runner stops with the first process: when a terminal's user asked for it, or
+    /// when nobody is left who could continue that process.
+    fn stops_the_runner(&self, report: Report) -> bool {
+        let Report::Stopped(signal) = report else {
+            return false;
+        };
+        let table = self.processes.lock();
+        let mut alive = table.records.values().filter(|r| r.life == Life::Alive);
+        u32::from(signal) != abi::SIGSTOP || alive.all(|r| r.process.stopped.load(Ordering::SeqCst))
+    }
+
     /// Stops or continues a whole process and tells its parent.
     pub(crate) fn set_stopped(&self, pid: u32, report: Report) {
         let (threads, parent) = {
@@ -410,6 +433,9 @@ impl<P: Platform> Linux<P> {
         };
         for thread in threads {
             thread.poke(self);
+        }
+        if pid == MAIN && self.stops_the_runner(report) {
+            self.platform.stop();
         }
         let info = self.child_info(pid, abi::SIGCHLD);
         let wanted = {

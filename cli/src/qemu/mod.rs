@@ -30,7 +30,10 @@ pub(crate) fn run(args: &RunArgs, program: Program, shown: &str) -> Result<u8, F
     let mut machine = Machine::start(&qemu, &kernel, args.memory.bytes)?;
     let server = Server::new(host, boot, machine.take_input());
     let passer = server.passer();
-    interrupt::pass_on(move |number| passer.pass(number));
+    let ignored = bsdvm_host::standing().ignored;
+    interrupt::pass_on(&interrupt::ENDING, ignored, move |number| {
+        passer.pass(number)
+    });
     let ending = server.serve(machine.take_output());
     interrupt::ended();
     let said = machine.end();

@@ -22,6 +22,7 @@ mod signal;
 mod socket;
 mod stat;
 mod sync;
+mod terminal;
 mod time;
 pub(crate) mod timer;
 
