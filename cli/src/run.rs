@@ -1,5 +1,6 @@
 //! `bsdvm run`: choose a machine, put the parts together, run one program.
 
+use crate::guard;
 use crate::interrupt::{self, TooEarly};
 use crate::lookup::{self, NotFound};
 use crate::qemu;
@@ -114,6 +115,7 @@ fn attempt(args: &RunArgs) -> Result<u8, Failure> {
 fn hosted(args: &RunArgs, program: Program, shown: &str) -> Result<u8, Failure> {
     let trace = trace_file(args)?;
     let linux = system(args, trace)?;
+    let _guard = guard::start(&linux.platform);
     let ignored = linux.platform.standing().ignored;
     interrupt::pass_on(&interrupt::ALL, ignored, |number| {
         linux.pass_signal(number).map_err(|_| TooEarly)

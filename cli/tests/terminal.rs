@@ -3,6 +3,8 @@
 mod common;
 
 use common::pty::Session;
+use rustix::termios::LocalModes;
+use std::process::Command;
 
 const BSDVM: &str = env!("CARGO_BIN_EXE_bsdvm");
 const PROMPT: &str = "ready> ";
@@ -118,10 +120,11 @@ fn a_terminal_within_the_terminal_has_its_own_jobs() {
         (PROMPT, "sh -c 'echo go; exec sleep 100'\n"),
         ("\r\ngo\r\n", INTERRUPT),
         (PROMPT, "echo $?\n"),
-        (PROMPT, "sh -c 'echo go; exec sleep 100'\n"),
+        (PROMPT, "sh -c 'echo go; exec cat'\n"),
         ("\r\ngo\r\n", SUSPEND),
         (PROMPT, "fg\n"),
-        ("sleep 100'\r\n", INTERRUPT),
+        ("exec cat'\r\n", "x\n"),
+        ("x\r\nx\r\n", INTERRUPT),
         (PROMPT, "exit 5\n"),
         (PROMPT, "exit 6\n"),
     ];
@@ -157,4 +160,39 @@ fn the_user_suspends_the_runner_with_its_program() {
         kept.collect::<Vec<_>>().join("\n").replace("^C\n", "^C")
     };
     assert_eq!(session(&run), session(&native));
+}
+
+#[test]
+fn a_runner_that_is_killed_leaves_the_terminal_as_it_was() {
+    let mut session = Session::start(&[
+        "bash",
+        "--norc",
+        "--noediting",
+        "-c",
+        &format!(
+            "{BSDVM} run -- sh -c 'stty raw -echo; echo go; exec sleep 100'; echo ended; read x"
+        ),
+    ]);
+    session.wait_for("go");
+    assert!(!session.settings().local_modes.contains(LocalModes::ECHO));
+    let runner = Command::new("pgrep")
+        .args(["-P", &session.pid().to_string()])
+        .output();
+    let runner = String::from_utf8(runner.expect("pgrep").stdout).unwrap();
+    let killed = Command::new("kill").args(["-9", runner.trim()]).status();
+    assert!(killed.expect("kill").success());
+    session.wait_for("ended");
+    // Whoever puts it right again is another process.
+    let mut tries = 0;
+    while !session
+        .settings()
+        .local_modes
+        .contains(LocalModes::ECHO | LocalModes::ICANON)
+    {
+        assert!(tries < 500, "the terminal stays as the program left it");
+        tries += 1;
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    session.type_keys("x\n");
+    session.end();
 }

@@ -10,6 +10,7 @@ mod build;
 pub(crate) mod launch;
 mod serve;
 
+use crate::guard;
 use crate::interrupt;
 use crate::run::{self, Failure, OURS, RunArgs};
 use bsdvm::Counters;
@@ -26,6 +27,7 @@ pub(crate) fn run(args: &RunArgs, program: Program, shown: &str) -> Result<u8, F
     let qemu = launch::find()?;
     let kernel = build::kernel()?;
     let host = HostPlatform::new();
+    let _guard = guard::start(&host);
     let boot = boot(args, program, &host);
     let mut machine = Machine::start(&qemu, &kernel, args.memory.bytes)?;
     let server = Server::new(host, boot, machine.take_input());
