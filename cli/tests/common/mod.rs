@@ -4,6 +4,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 pub mod pty;
+pub mod stubs;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
