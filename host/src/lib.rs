@@ -54,6 +54,9 @@ impl HostPlatform {
         let limits = limits();
         take_descriptors();
         let groups = rustix::process::getgroups().unwrap_or_default();
+        let standing = standing();
+        // Modes are the guests' to mask, each with its own.
+        rustix::process::umask(rustix::fs::Mode::empty());
         HostPlatform {
             identity: Identity {
                 uid: rustix::process::getuid().as_raw(),
@@ -63,7 +66,7 @@ impl HostPlatform {
                 groups: groups.into_iter().map(|g| g.as_raw()).collect(),
             },
             limits,
-            standing: standing(),
+            standing,
             refusal: Mutex::new(None),
         }
     }

@@ -8,11 +8,14 @@ const SIGPIPE: u32 = 13;
 /// The runner's place as it is now. A host without `/proc` shows no terminal and nothing ignored.
 pub fn standing() -> Standing {
     let own = rustix::process::getpid();
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     Standing {
+        pid: own.as_raw_nonzero().get().unsigned_abs(),
         leads_group: rustix::process::getpgrp() == own,
         leads_session: rustix::process::getsid(None) == Ok(own),
         terminal: terminal(&std::fs::read_to_string("/proc/self/stat").unwrap_or_default()),
-        ignored: ignored(&std::fs::read_to_string("/proc/self/status").unwrap_or_default()),
+        umask: umask(&status),
+        ignored: ignored(&status),
     }
 }
 
@@ -25,9 +28,21 @@ fn terminal(stat: &str) -> Option<Device> {
     (number != 0).then_some(device)
 }
 
+/// A line of `/proc/PID/status`.
+fn line<'a>(status: &'a str, name: &str) -> Option<&'a str> {
+    let line = status.lines().find_map(|l| l.strip_prefix(name));
+    line.map(str::trim)
+}
+
+fn umask(status: &str) -> u32 {
+    let mask = line(status, "Umask:");
+    let mask = mask.and_then(|m| u32::from_str_radix(m, 8).ok());
+    mask.unwrap_or(Standing::default().umask)
+}
+
 fn ignored(status: &str) -> u64 {
-    let mask = status.lines().find_map(|l| l.strip_prefix("SigIgn:"));
-    let mask = mask.and_then(|m| u64::from_str_radix(m.trim(), 16).ok());
+    let mask = line(status, "SigIgn:");
+    let mask = mask.and_then(|m| u64::from_str_radix(m, 16).ok());
     mask.unwrap_or(0) & !(1 << (SIGPIPE - 1))
 }
 
@@ -45,7 +60,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_ignored_is_read_from_the_status() {
+    fn masks_are_read_from_the_status() {
+        assert_eq!(umask("Name:\tx\nUmask:\t0027\n"), 0o27);
+        assert_eq!(umask(""), 0o22);
         assert_eq!(ignored("Name:\tx\nSigIgn:\t0000000000001001\n"), 1);
         assert_eq!(ignored(""), 0);
     }

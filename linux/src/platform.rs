@@ -322,12 +322,17 @@ pub type Device = (u32, u32);
 /// The place of the runner among the processes of its host, which the first guest process takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing {
+    /// Its number, which becomes the first process's: programs make names of it that are to be
+    /// theirs alone.
+    pub pid: u32,
     /// It leads its process group.
     pub leads_group: bool,
     /// It leads its session.
     pub leads_session: bool,
     /// The controlling terminal of its session.
     pub terminal: Option<Device>,
+    /// The bits of a mode that new files do not get.
+    pub umask: u32,
     /// The signals that whoever started it wants ignored: bit n-1 is signal n.
     pub ignored: u64,
 }
@@ -336,9 +341,11 @@ impl Default for Standing {
     /// That of a process which is alone.
     fn default() -> Standing {
         Standing {
+            pid: 2,
             leads_group: true,
             leads_session: true,
             terminal: None,
+            umask: 0o022,
             ignored: 0,
         }
     }

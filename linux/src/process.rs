@@ -111,7 +111,7 @@ impl<P: Platform> Process<P> {
             space: Some(image.space.clone()),
             files,
             cwd: Arc::new(WorkingDir::runner()),
-            umask: 0o022,
+            umask: sys.platform.standing().umask,
             name: image.name.clone(),
             exe: image.exe.clone(),
             limits,
@@ -193,20 +193,23 @@ pub(crate) struct Record<P: Platform> {
 /// Every process, alive or waited for.
 pub(crate) struct Processes<P: Platform> {
     pub(crate) records: BTreeMap<u32, Record<P>>,
+    /// The first process: the program that the runner was asked to run.
+    pub(crate) main: u32,
     next: u32,
 }
 
 /// The parent of those whose parent has ended, and of the first process. It reaps them at once.
 pub(crate) const INIT: u32 = 1;
-/// The first process: the program that the runner was asked to run.
-pub(crate) const MAIN: u32 = INIT + 1;
 const PID_MAX: u32 = 1 << 22;
 
 impl<P: Platform> Processes<P> {
-    pub(crate) fn new() -> Self {
+    /// Without any; the first one will be `main`.
+    pub(crate) fn new(main: u32) -> Self {
+        let main = main.clamp(INIT + 1, PID_MAX - 1);
         Processes {
             records: BTreeMap::new(),
-            next: INIT + 1,
+            main,
+            next: main,
         }
     }
 
@@ -370,7 +373,7 @@ impl<P: Platform> Linux<P> {
             let table = self.processes.lock();
             match table.get(parent) {
                 // The first process stays, for its status is asked for in the end.
-                None => pid != MAIN,
+                None => pid != table.main,
                 Some(record) => record.process.signals.lock().reaps_itself(),
             }
         };
@@ -419,8 +422,9 @@ impl<P: Platform> Linux<P> {
 
     /// Stops or continues a whole process and tells its parent.
     pub(crate) fn set_stopped(&self, pid: u32, report: Report) {
-        let (threads, parent) = {
+        let (threads, parent, main) = {
             let mut table = self.processes.lock();
+            let main = table.main;
             let Some(record) = table.get_mut(pid) else {
                 return;
             };
@@ -429,12 +433,12 @@ impl<P: Platform> Linux<P> {
                 return;
             }
             record.report = Some(report);
-            (record.threads.clone(), record.parent)
+            (record.threads.clone(), record.parent, main)
         };
         for thread in threads {
             thread.poke(self);
         }
-        if pid == MAIN && self.stops_the_runner(report) {
+        if pid == main && self.stops_the_runner(report) {
             self.platform.stop();
         }
         let info = self.child_info(pid, abi::SIGCHLD);

@@ -70,6 +70,7 @@ impl<P: Platform> Linux<P> {
     /// A system with no process yet. It is never freed: pagers are called for as long as the
     /// core lives.
     pub fn new(vm: &'static Vm<P::Machine>, platform: P, options: Options) -> &'static Linux<P> {
+        let main = platform.standing().pid;
         Box::leak(Box::new(Linux {
             vm,
             platform,
@@ -77,7 +78,7 @@ impl<P: Platform> Linux<P> {
             calls: CallTable::new(),
             inodes: Inodes::new(),
             futexes: Futexes::new(),
-            processes: Lock::<P, _, { rank::PROCESSES }>::new(Processes::new()),
+            processes: Lock::<P, _, { rank::PROCESSES }>::new(Processes::new(main)),
             pollers: AtomicU32::new(0),
             mixed: Lock::<P, _, { rank::POLLERS }>::new(Vec::new()),
             terminals: Lock::<P, _, { rank::TERMINALS }>::new(Terminals::default()),

@@ -8,7 +8,7 @@
 use crate::errno::Errno;
 use crate::fs::file::HostOpen;
 use crate::platform::{Device, HostFile, Platform, TerminalAnswer, TerminalCall};
-use crate::process::{INIT, Life, MAIN, Processes, Record};
+use crate::process::{INIT, Life, Processes, Record};
 use crate::signal::{SIG_IGN, SigInfo, SigSet};
 use crate::system::Linux;
 use crate::thread::Task;
@@ -127,7 +127,7 @@ impl<P: Platform> Processes<P> {
     fn is_orphaned_without(&self, pgid: u32, gone: u32) -> bool {
         let connects = |r: &Record<P>| {
             // The first process has a parent outside: who started the runner.
-            let outside = r.process.pid == MAIN && r.sid == INIT;
+            let outside = r.process.pid == self.main && r.sid == INIT;
             let parent = self.get(r.parent).filter(|p| p.process.pid != gone);
             outside || parent.is_some_and(|p| p.pgid != r.pgid && p.sid == r.sid)
         };
@@ -164,14 +164,15 @@ impl<P: Platform> Linux<P> {
     ///
     /// Errors: [`Errno::ESRCH`] while nobody runs who could get it.
     pub fn pass_signal(&self, signal: u32) -> Result<(), Errno> {
-        let group = {
+        let (main, group) = {
             let table = self.processes.lock();
-            let main = table.get(MAIN).ok_or(Errno::ESRCH)?;
-            let terminal = self.terminals.lock().of_session(main.sid);
-            match signal {
-                abi::SIGCONT => main.pgid,
-                _ => terminal.map_or(main.pgid, |t| t.foreground),
-            }
+            let record = table.get(table.main).ok_or(Errno::ESRCH)?;
+            let terminal = self.terminals.lock().of_session(record.sid);
+            let group = match signal {
+                abi::SIGCONT => record.pgid,
+                _ => terminal.map_or(record.pgid, |t| t.foreground),
+            };
+            (table.main, group)
         };
         let uid = self.platform.identity().uid;
         let info = SigInfo::sent(signal, abi::SI_USER as i32, 0, uid);
@@ -181,8 +182,8 @@ impl<P: Platform> Linux<P> {
                 self.signal_many(by_key, |r| r.pgid == group)
             }
             abi::SIGCONT => self.signal_many(info, |r| r.pgid == group),
-            abi::SIGHUP => self.signal_many(by_key, |r| r.pgid == group || r.process.pid == MAIN),
-            _ => self.signal_process(MAIN, info),
+            abi::SIGHUP => self.signal_many(by_key, |r| r.pgid == group || r.process.pid == main),
+            _ => self.signal_process(main, info),
         }
     }
 
