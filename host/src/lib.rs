@@ -3,13 +3,15 @@
 //! * `thread`: guest threads of the hosted machine, and the kicker that also ends waits;
 //! * `file`: open files of the host, with the caller's own rights;
 //! * `path`: calls that take a path;
-//! * `terminal`: what is asked of a terminal.
+//! * `terminal`: what is asked of a terminal;
+//! * `identity`: whose rights a supervisor thread has for files.
 //!
 //! What is absent: any check of what a guest may touch. It may touch what its caller may.
 
 #![forbid(unsafe_code)]
 
 mod file;
+mod identity;
 mod path;
 mod terminal;
 mod thread;
@@ -37,6 +39,8 @@ pub(crate) fn errno(e: HostErrno) -> Errno {
 #[derive(Debug)]
 pub struct HostPlatform {
     identity: Identity,
+    /// What was taken from the modes of new files before we came.
+    umask: u32,
     /// What a guest finds as its limits.
     limits: [(u64, u64); 16],
     /// Why the machine last refused a guest thread.
@@ -49,15 +53,9 @@ impl HostPlatform {
     pub fn new() -> HostPlatform {
         let limits = limits();
         take_descriptors();
-        let groups = rustix::process::getgroups().unwrap_or_default();
         HostPlatform {
-            identity: Identity {
-                uid: rustix::process::getuid().as_raw(),
-                euid: rustix::process::geteuid().as_raw(),
-                gid: rustix::process::getgid().as_raw(),
-                egid: rustix::process::getegid().as_raw(),
-                groups: groups.into_iter().map(|g| g.as_raw()).collect(),
-            },
+            identity: identity::own(),
+            umask: rustix::process::umask(rustix::fs::Mode::empty()).bits(),
             limits,
             refusal: Mutex::new(None),
         }
@@ -240,6 +238,10 @@ impl Platform for HostPlatform {
         path::statfs(path)
     }
 
+    fn barrier(&self) {
+        bsdvm_hosted::barrier();
+    }
+
     fn wall_clock(&self) -> u64 {
         clock(rustix::time::ClockId::Realtime)
     }
@@ -262,6 +264,14 @@ impl Platform for HostPlatform {
 
     fn identity(&self) -> Identity {
         self.identity.clone()
+    }
+
+    fn umask(&self) -> u32 {
+        self.umask
+    }
+
+    fn assume(&self, user: u32, group: u32, groups: &[u32]) -> Result<(), Errno> {
+        identity::assume(user, group, groups)
     }
 
     fn system_name(&self) -> SystemName {

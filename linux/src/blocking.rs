@@ -61,6 +61,16 @@ pub(crate) const fn timer_channel(pid: u32) -> Channel {
     tagged(0xc9, pid as u64)
 }
 
+/// A set of semaphores changed.
+pub(crate) const fn semaphore_channel(id: i32) -> Channel {
+    tagged(0xca, id as u64)
+}
+
+/// A queue of messages changed.
+pub(crate) const fn message_channel(id: i32) -> Channel {
+    tagged(0xcb, id as u64)
+}
+
 impl<P: Platform> Linux<P> {
     pub(crate) fn ticket(&self, channel: Channel) -> Ticket {
         self.vm.machine().ticket(channel)

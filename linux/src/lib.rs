@@ -11,15 +11,17 @@
 //! * [`user`]: the guest's memory, copied in and out, typed and checked;
 //! * [`elf`], [`exec`]: programs: parsing, loading, the first stack;
 //! * [`process`], [`thread`], [`wait`]: who runs, who is whose child, how it ends;
+//! * [`creds`]: identities and capabilities;
 //! * [`signal`]: dispositions, masks, frames, restarts;
 //! * [`fs`]: descriptors, pipes, host files and their pages, `/proc`;
 //! * [`futex`], [`blocking`]: waiting;
+//! * [`ipc`]: System V's shared memory, semaphores and messages;
 //! * [`maps`]: the map of a space as text, the same for `/proc/self/maps` and `--map`;
 //! * [`memory`], [`thrash`]: when memory runs out, or is too little to get anywhere;
 //! * [`syscall`]: the table and the calls, a file for each concern.
 //!
-//! What is absent: networking, ptrace of guests, mounts, namespaces, io_uring, modules, and
-//! identities other than the runner's own.
+//! What is absent: networking, ptrace of guests, mounts, namespaces, io_uring, modules, and the
+//! set-user-ID bits of programs.
 //!
 //! # Locks
 //!
@@ -33,11 +35,13 @@
 extern crate alloc;
 
 pub mod blocking;
+pub mod creds;
 pub mod elf;
 pub mod errno;
 pub mod exec;
 pub mod fs;
 pub mod futex;
+pub mod ipc;
 pub mod maps;
 pub mod memory;
 pub mod platform;
@@ -64,7 +68,7 @@ pub mod rank {
     pub const PROCESS: u8 = 4;
     /// Dispositions and pending signals of a process.
     pub const SIGNALS: u8 = 6;
-    /// Mask and pending signals of a thread.
+    /// Mask and pending signals of a thread; who it is.
     pub const THREAD: u8 = 7;
     /// Break and other bounds of an address space.
     pub const SPACE: u8 = 8;
@@ -72,6 +76,8 @@ pub mod rank {
     pub const TIMER: u8 = 9;
     /// A table of descriptors.
     pub const FILES: u8 = 10;
+    /// A table of System V objects.
+    pub const IPC: u8 = 11;
     /// An open file's own state: offset, cached inode.
     pub const FILE: u8 = 12;
     /// A pipe's buffer.

@@ -289,7 +289,7 @@ pub enum Follow {
 /// Where a relative path begins: a directory, or the runner's own working directory.
 pub type Base<'a, F> = Option<&'a F>;
 
-/// Who runs the program: the runner's own identity, which the guest shares.
+/// Who runs the program: the runner's own identity, with which the first guest starts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct Identity {
@@ -298,6 +298,8 @@ pub struct Identity {
     pub gid: u32,
     pub egid: u32,
     pub groups: Vec<u32>,
+    /// The capabilities that the runner may use, bit n being number n.
+    pub capabilities: u64,
 }
 
 /// What `uname` tells.
@@ -407,6 +409,11 @@ pub trait Platform: Sized + Send + Sync + 'static {
     /// `statfs`.
     fn statfs(&self, path: &[u8]) -> Result<FsStat, Errno>;
 
+    /// Returns when every processor that runs guests has ordered its memory accesses.
+    fn barrier(&self) {
+        core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
+    }
+
     /// Nanoseconds since 1970.
     fn wall_clock(&self) -> u64;
 
@@ -418,6 +425,20 @@ pub trait Platform: Sized + Send + Sync + 'static {
 
     /// Whose rights the guest has.
     fn identity(&self) -> Identity;
+
+    /// The bits that the first guest takes from the modes of new files. The platform takes none
+    /// of its own.
+    fn umask(&self) -> u32 {
+        0o022
+    }
+
+    /// Makes the calling supervisor touch files as this user, with this group and these further
+    /// ones, from now on, and those that it spawns. Only a world in which identities mean nothing
+    /// leaves this out.
+    fn assume(&self, user: u32, group: u32, groups: &[u32]) -> Result<(), Errno> {
+        let _ = (user, group, groups);
+        Ok(())
+    }
 
     /// What `uname` tells.
     fn system_name(&self) -> SystemName;

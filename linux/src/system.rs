@@ -6,6 +6,9 @@ use crate::fs::inode::Inodes;
 use crate::fs::kernel_page::KernelPage;
 use crate::fs::table::FdTable;
 use crate::futex::Futexes;
+use crate::ipc::msg::Queues;
+use crate::ipc::sem::Sets;
+use crate::ipc::shm::Segments;
 use crate::platform::{Kicker, Platform};
 use crate::process::{ExitStatus, Process, Processes};
 use crate::signal::SigInfo;
@@ -54,6 +57,9 @@ pub struct Linux<P: Platform> {
     pub(crate) calls: CallTable<P>,
     pub(crate) inodes: Inodes<P>,
     pub(crate) futexes: Futexes<P>,
+    pub(crate) segments: Segments<P>,
+    pub(crate) sets: Sets<P>,
+    pub(crate) queues: Queues<P>,
     pub(crate) processes: Lock<P, Processes<P>, { rank::PROCESSES }>,
     /// The number of processes and threads that polled on something of ours.
     pub(crate) pollers: AtomicU32,
@@ -77,6 +83,9 @@ impl<P: Platform> Linux<P> {
             calls: CallTable::new(),
             inodes: Inodes::new(),
             futexes: Futexes::new(),
+            segments: Segments::new(),
+            sets: Sets::new(),
+            queues: Queues::new(),
             processes: Lock::<P, _, { rank::PROCESSES }>::new(Processes::new()),
             pollers: AtomicU32::new(0),
             mixed: Lock::<P, _, { rank::POLLERS }>::new(Vec::new()),
@@ -102,7 +111,7 @@ impl<P: Platform> Linux<P> {
         let files = FdTable::standard(self);
         let process = Process::first(self, pid, &image, Arc::new(files));
         let cpu = self.platform.guest_thread(self.vm, image.space.id())?;
-        let thread = Thread::new(pid, &cpu);
+        let thread = Thread::new(pid, &cpu, process.creds.lock().clone());
         self.processes
             .lock()
             .insert(process.clone(), thread.clone());
@@ -163,6 +172,7 @@ impl<P: Platform> Linux<P> {
             self.sleep(crate::blocking::all_channel(), ticket, None);
         }
         self.inodes.sweep(self);
+        self.segments.end(self);
         self.kernel_page.end(self);
     }
 

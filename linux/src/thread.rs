@@ -1,6 +1,7 @@
 //! Threads: the record that others see, and the supervisor's loop.
 
 use crate::blocking::all_channel;
+use crate::creds::Creds;
 use crate::errno::Errno;
 use crate::platform::{GuestThread, Kicker, Platform, Registers, Trap};
 use crate::process::{ExitStatus, Process};
@@ -11,6 +12,7 @@ use crate::thrash::Thrash;
 use crate::{Lock, rank};
 use alloc::format;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use bsdvm::{Access, Channel, FaultError, VirtAddr};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use linux_raw_sys::general as abi;
@@ -21,6 +23,11 @@ pub(crate) struct Thread<P: Platform> {
     tid: AtomicU32,
     pub(crate) signals: Lock<P, ThreadSignals, { rank::THREAD }>,
     kicker: Lock<P, P::Kicker, { rank::THREAD }>,
+    /// The name of a thread that is not the first, once it has one.
+    pub(crate) name: Lock<P, Option<Vec<u8>>, { rank::THREAD }>,
+    /// Nanoseconds by which its sleeps may be late: kept and told.
+    pub(crate) slack: AtomicU64,
+    pub(crate) creds: Lock<P, Creds, { rank::THREAD }>,
     /// The channel it sleeps on; 0 when it does not.
     pub(crate) sleeping: AtomicU64,
     /// It alone is to end: another thread of its process calls `exec`.
@@ -32,11 +39,14 @@ pub(crate) struct Thread<P: Platform> {
 }
 
 impl<P: Platform> Thread<P> {
-    pub(crate) fn new(tid: u32, cpu: &P::Thread) -> Arc<Thread<P>> {
+    pub(crate) fn new(tid: u32, cpu: &P::Thread, creds: Creds) -> Arc<Thread<P>> {
         Arc::new(Thread {
             tid: AtomicU32::new(tid),
             signals: Lock::<P, _, { rank::THREAD }>::new(ThreadSignals::default()),
             kicker: Lock::<P, _, { rank::THREAD }>::new(cpu.kicker()),
+            name: Lock::<P, _, { rank::THREAD }>::new(None),
+            slack: crate::syscall::prctl::slack(),
+            creds: Lock::<P, _, { rank::THREAD }>::new(creds),
             sleeping: AtomicU64::new(0),
             dismissed: AtomicBool::new(false),
             clear_tid: AtomicU64::new(0),

@@ -41,6 +41,7 @@ pub(crate) struct Waited {
     pub(crate) pid: u32,
     pub(crate) event: Event,
     pub(crate) cpu_time: u64,
+    pub(crate) uid: u32,
 }
 
 /// What a wait finds in the table.
@@ -86,6 +87,7 @@ impl<P: Platform> Processes<P> {
                     pid: record.process.pid,
                     event,
                     cpu_time,
+                    uid: used.creds.lock().user.real,
                 });
                 if options & abi::WNOWAIT == 0 {
                     record.report = None;

@@ -143,7 +143,11 @@ impl<P: Platform> Task<P> {
         let has = |flag| wanted.flags & flag != 0;
         let space = match has(abi::CLONE_VM) {
             true => self.space.clone(),
-            false => self.forked_space()?,
+            false => {
+                let space = self.forked_space()?;
+                self.sys.segments.forked(self.sys, self.process.pid);
+                space
+            }
         };
         let mut cpu = self.sys.platform.guest_thread(self.sys.vm, space.id())?;
         let from = self.cpu.fpu();
@@ -159,9 +163,9 @@ impl<P: Platform> Task<P> {
                 true => files,
                 false => Arc::new(files.forked()),
             };
-            self.process.child(tid, space.clone(), files)
+            self.process.child(tid, space.clone(), files, self.creds())
         };
-        let thread = Thread::new(tid, &cpu);
+        let thread = Thread::new(tid, &cpu, self.creds());
         self.inherit_signals(&thread, wanted);
         let mut child = Task::new(self.sys, process, thread, cpu, space);
         child.regs = self.regs;

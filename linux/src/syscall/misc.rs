@@ -26,7 +26,6 @@ impl<P: Platform> Task<P> {
         (abi::__NR_sched_getaffinity, Self::sched_getaffinity),
         (abi::__NR_sched_setaffinity, Self::sched_setaffinity),
         (abi::__NR_getcpu, Self::getcpu),
-        (abi::__NR_capget, Self::capget),
         (abi::__NR_rseq, Self::rseq),
         (abi::__NR_sync, Self::sync),
     ];
@@ -82,7 +81,7 @@ impl<P: Platform> Task<P> {
             if soft > hard {
                 return Err(Errno::EINVAL);
             }
-            if hard > before.1 && self.sys.platform.identity().euid != 0 {
+            if hard > before.1 && !self.capable(crate::creds::cap::SYS_RESOURCE) {
                 return Err(Errno::EPERM);
             }
             process.shared.lock().limits[index] = (soft, hard);
@@ -160,23 +159,6 @@ impl<P: Platform> Task<P> {
         let now = self.sys.vm.machine().cpu() as u32;
         self.put_optional(cpu, &now)?;
         self.put_optional(node, &0u32).map(|()| 0)
-    }
-
-    /// The runner's own capabilities are not known here: all for the superuser, none for others.
-    fn capget(&mut self, [header, to, ..]: Args) -> Answer {
-        const VERSION_3: u32 = 0x2008_0522;
-        const ALL: u64 = (1 << 41) - 1;
-        let [version, _pid]: [u32; 2] = self.get(header)?;
-        if version != VERSION_3 {
-            self.put(header, &VERSION_3)?;
-            return if to == 0 { Ok(0) } else { Err(Errno::EINVAL) };
-        }
-        let superuser = self.sys.platform.identity().euid == 0;
-        let set = if superuser { ALL } else { 0 };
-        let (low, high) = (set as u32, (set >> 32) as u32);
-        // Effective, permitted and inheritable: the low words, then the high ones.
-        self.put_optional(to, &[low, low, 0, high, high, 0])
-            .map(|()| 0)
     }
 
     /// Restartable sequences need the scheduler's help, which the machine does not give.

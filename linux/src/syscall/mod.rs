@@ -14,10 +14,15 @@ mod memory_advice;
 mod memory_bsd;
 mod memory_lock;
 mod misc;
+mod msg;
 mod names;
 mod poll;
+pub(crate) mod prctl;
 mod process;
+mod process_vm;
 mod schedule;
+mod sem;
+pub(crate) mod shm;
 mod signal;
 mod socket;
 mod stat;
@@ -54,7 +59,7 @@ impl<P: Platform> CallTable<P> {
     /// Every call that there is.
     pub(crate) fn new() -> Self {
         let mut calls: Vec<Option<Call<P>>> = alloc::vec![None; NUMBERS];
-        let concerns: [Calls<P>; 20] = [
+        let concerns: [Calls<P>; 25] = [
             Task::<P>::CLONE,
             Task::<P>::EPOLL,
             Task::<P>::EXECUTE,
@@ -66,10 +71,15 @@ impl<P: Platform> CallTable<P> {
             Task::<P>::LOCKING,
             Task::<P>::BSD,
             Task::<P>::MISC,
+            Task::<P>::MSG,
             Task::<P>::NAMES,
             Task::<P>::POLL,
+            Task::<P>::PRCTL,
             Task::<P>::PROCESS,
+            Task::<P>::PROCESS_VM,
             Task::<P>::SCHEDULE,
+            Task::<P>::SEM,
+            Task::<P>::SHM,
             Task::<P>::SIGNAL,
             Task::<P>::SOCKET,
             Task::<P>::STAT,

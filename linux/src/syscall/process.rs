@@ -10,12 +10,6 @@ use crate::thread::Task;
 use crate::wait::{Event, Which};
 use linux_raw_sys::general as abi;
 
-const PR_SET_PDEATHSIG: u64 = 1;
-const PR_GET_DUMPABLE: u64 = 3;
-const PR_SET_DUMPABLE: u64 = 4;
-const PR_SET_NAME: u64 = 15;
-const PR_GET_NAME: u64 = 16;
-const PR_SET_NO_NEW_PRIVS: u64 = 38;
 const ARCH_SET_GS: u64 = 0x1001;
 const ARCH_SET_FS: u64 = 0x1002;
 const ARCH_GET_FS: u64 = 0x1003;
@@ -38,7 +32,6 @@ impl<P: Platform> Task<P> {
         (abi::__NR_setpgid, Self::setpgid),
         (abi::__NR_getsid, Self::getsid),
         (abi::__NR_setsid, Self::setsid),
-        (abi::__NR_prctl, Self::prctl),
         (abi::__NR_arch_prctl, Self::arch_prctl),
     ];
 
@@ -106,8 +99,7 @@ impl<P: Platform> Task<P> {
                     Event::Stopped(n) => (abi::CLD_STOPPED, u32::from(n)),
                     Event::Continued => (abi::CLD_CONTINUED, abi::SIGCONT),
                 };
-                let uid = self.sys.platform.identity().uid;
-                SigInfo::child(abi::SIGCHLD, code as i32, waited.pid, uid, status)
+                SigInfo::child(abi::SIGCHLD, code as i32, waited.pid, waited.uid, status)
             }
         };
         self.put_optional(info, &told).map(|()| 0)
@@ -195,34 +187,6 @@ impl<P: Platform> Task<P> {
         record.pgid = pid;
         record.sid = pid;
         Ok(u64::from(pid))
-    }
-
-    fn prctl(&mut self, [option, arg, ..]: Args) -> Answer {
-        match option {
-            PR_SET_NAME => {
-                let mut name = self.bytes(arg, 1)?;
-                if name != [0] {
-                    name = self
-                        .string(arg, 16, Errno::EINVAL)
-                        .or_else(|_| self.bytes(arg, 15))?;
-                    name.truncate(15);
-                } else {
-                    name.clear();
-                }
-                self.process.shared.lock().name = name;
-                Ok(0)
-            }
-            PR_GET_NAME => {
-                let mut name = [0; 16];
-                let own = self.process.shared.lock().name.clone();
-                let n = own.len().min(15);
-                name[..n].copy_from_slice(&own[..n]);
-                self.write_user(arg, &name).map(|()| 0)
-            }
-            PR_SET_PDEATHSIG | PR_SET_DUMPABLE | PR_SET_NO_NEW_PRIVS => Ok(0),
-            PR_GET_DUMPABLE => Ok(1),
-            _ => Err(Errno::EINVAL),
-        }
     }
 
     fn arch_prctl(&mut self, [code, addr, ..]: Args) -> Answer {

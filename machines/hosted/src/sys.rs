@@ -186,6 +186,13 @@ pub(crate) fn pin(tid: i32, cpus: &[usize]) {
     unsafe { libc::sched_setaffinity(tid, size_of_val(&set), &set) };
 }
 
+/// Returns when every thread of the host has ordered its memory accesses (`membarrier`).
+pub(crate) fn barrier() {
+    // SAFETY: no memory is passed. Where the host has no such call, the fence orders our own.
+    unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, 0, 0) };
+    std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+}
+
 /// A child process: killed and reaped when dropped.
 #[derive(Debug)]
 pub(crate) struct Process(i32);
