@@ -25,6 +25,11 @@ fn semaphores_and_messages_pass_as_on_the_host() {
 }
 
 #[test]
+fn timers_run_out_and_descriptors_tell_as_on_the_host() {
+    same(&[guest("timers")]);
+}
+
+#[test]
 fn other_processes_memory_is_reached_as_on_the_host() {
     same(&[guest("process_vm")]);
 }

@@ -100,6 +100,7 @@ pub(crate) mod cap {
     pub(crate) const SYS_ADMIN: u32 = 21;
     pub(crate) const SYS_NICE: u32 = 23;
     pub(crate) const SYS_RESOURCE: u32 = 24;
+    pub(crate) const WAKE_ALARM: u32 = 35;
     /// One more than the highest.
     pub(crate) const COUNT: u32 = 41;
 }

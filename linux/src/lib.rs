@@ -14,9 +14,10 @@
 //! * [`creds`]: identities and capabilities;
 //! * [`signal`]: dispositions, masks, frames, restarts;
 //! * [`fs`]: descriptors, pipes, host files and their pages, `/proc`;
-//! * [`futex`], [`blocking`]: waiting;
+//! * [`futex`], [`blocking`], [`alarms`]: waiting, and what happens at a time;
 //! * [`ipc`]: System V's shared memory, semaphores and messages;
 //! * [`maps`]: the map of a space as text, the same for `/proc/self/maps` and `--map`;
+//! * [`usage`]: what threads and processes have used;
 //! * [`memory`], [`thrash`]: when memory runs out, or is too little to get anywhere;
 //! * [`syscall`]: the table and the calls, a file for each concern.
 //!
@@ -34,6 +35,7 @@
 
 extern crate alloc;
 
+pub mod alarms;
 pub mod blocking;
 pub mod creds;
 pub mod elf;
@@ -52,6 +54,7 @@ pub mod syscall;
 pub mod system;
 pub mod thrash;
 pub mod thread;
+pub mod usage;
 pub mod user;
 pub mod wait;
 
@@ -72,7 +75,7 @@ pub mod rank {
     pub const THREAD: u8 = 7;
     /// Break and other bounds of an address space.
     pub const SPACE: u8 = 8;
-    /// A process's timer.
+    /// The timers of a process, and what it has used.
     pub const TIMER: u8 = 9;
     /// A table of descriptors.
     pub const FILES: u8 = 10;
@@ -86,6 +89,8 @@ pub mod rank {
     pub const POLLERS: u8 = 14;
     /// The table of inodes that have pages.
     pub const INODES: u8 = 15;
+    /// What is planned.
+    pub const ALARMS: u8 = 16;
     /// The table of futex waiters.
     pub const FUTEX: u8 = 17;
 }

@@ -91,6 +91,12 @@ pub trait Kicker: Clone + Send + Sync + 'static {
     /// Makes the present or the next run end with [`Trap::Kicked`], and the present or next
     /// [`Platform::wait_files`] return.
     fn kick(&self);
+
+    /// Nanoseconds for which the thread's own instructions have run, where the platform counts
+    /// them apart from its supervisor's.
+    fn cpu_time(&self) -> u64 {
+        0
+    }
 }
 
 /// What a file system knows of a file: the fields of `statx`.
@@ -417,7 +423,7 @@ pub trait Platform: Sized + Send + Sync + 'static {
     /// Nanoseconds since 1970.
     fn wall_clock(&self) -> u64;
 
-    /// Nanoseconds of processor time that the calling supervisor has used for its guest.
+    /// Nanoseconds of processor time that the calling supervisor has used.
     fn cpu_time(&self) -> u64;
 
     /// Fills `buf` with random bytes.

@@ -10,14 +10,15 @@ use crate::platform::Platform;
 use crate::signal::{ProcessSignals, SigInfo, SigSet};
 use crate::space::AddressSpace;
 use crate::syscall::prctl::Traits;
-use crate::syscall::timer::Timer;
+use crate::syscall::timer::Timers;
 use crate::system::Linux;
 use crate::thread::Thread;
+use crate::usage::Used;
 use crate::{Lock, rank};
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use linux_raw_sys::general as abi;
 
 /// How a program ended.
@@ -72,17 +73,17 @@ pub(crate) struct Process<P: Platform> {
     pub(crate) traits: Traits,
     /// The nice value.
     pub(crate) nice: AtomicI32,
-    pub(crate) timer: Lock<P, Timer, { rank::TIMER }>,
+    pub(crate) timers: Lock<P, Timers, { rank::TIMER }>,
     /// The whole process is to end; its record says how.
     pub(crate) ending: AtomicBool,
     /// It is stopped by a signal.
     pub(crate) stopped: AtomicBool,
     /// It no longer uses the space that it had when it was made: a `vfork` parent may go on.
     pub(crate) left_space: AtomicBool,
-    /// Nanoseconds of processor time of threads that have ended.
-    pub(crate) cpu_time: AtomicU64,
-    /// The same of children that were waited for.
-    pub(crate) child_time: AtomicU64,
+    /// What threads that have ended used.
+    pub(crate) used: Lock<P, Used, { rank::TIMER }>,
+    /// What children that were waited for used.
+    pub(crate) child_used: Lock<P, Used, { rank::TIMER }>,
 }
 
 impl<P: Platform> Process<P> {
@@ -100,12 +101,12 @@ impl<P: Platform> Process<P> {
             creds: Lock::<P, _, { rank::THREAD }>::new(creds),
             traits,
             nice: AtomicI32::new(0),
-            timer: Lock::<P, _, { rank::TIMER }>::new(Timer::default()),
+            timers: Lock::<P, _, { rank::TIMER }>::new(Timers::default()),
             ending: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             left_space: AtomicBool::new(false),
-            cpu_time: AtomicU64::new(0),
-            child_time: AtomicU64::new(0),
+            used: Lock::<P, _, { rank::TIMER }>::new(Used::default()),
+            child_used: Lock::<P, _, { rank::TIMER }>::new(Used::default()),
         })
     }
 
@@ -373,7 +374,7 @@ impl<P: Platform> Linux<P> {
                 core::mem::replace(&mut shared.files, Arc::new(FdTable::new())),
             )
         };
-        self.stop_timer(process);
+        self.stop_timers(process);
         drop(files);
         drop(space);
         self.segments.sweep(self, process.pid);
@@ -406,6 +407,7 @@ impl<P: Platform> Linux<P> {
             self.wake(child_channel(reaper));
         }
         self.tell_parent(pid, parent, signal);
+        self.wake_pollers();
     }
 
     fn tell_parent(&self, pid: u32, parent: u32, signal: u32) {

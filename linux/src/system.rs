@@ -1,5 +1,6 @@
 //! The system: one machine's core with the personality on top.
 
+use crate::alarms::Alarms;
 use crate::errno::Errno;
 use crate::exec::{self, ExecRequest};
 use crate::fs::inode::Inodes;
@@ -57,6 +58,7 @@ pub struct Linux<P: Platform> {
     pub(crate) calls: CallTable<P>,
     pub(crate) inodes: Inodes<P>,
     pub(crate) futexes: Futexes<P>,
+    pub(crate) alarms: Alarms<P>,
     pub(crate) segments: Segments<P>,
     pub(crate) sets: Sets<P>,
     pub(crate) queues: Queues<P>,
@@ -83,6 +85,7 @@ impl<P: Platform> Linux<P> {
             calls: CallTable::new(),
             inodes: Inodes::new(),
             futexes: Futexes::new(),
+            alarms: Alarms::new(),
             segments: Segments::new(),
             sets: Sets::new(),
             queues: Queues::new(),

@@ -93,7 +93,7 @@ pub fn busybox() -> &'static str {
 }
 
 /// The programs of `tests/guests`.
-const GUESTS: [&str; 9] = [
+const GUESTS: [&str; 10] = [
     "acts",
     "deny",
     "ids",
@@ -103,6 +103,7 @@ const GUESTS: [&str; 9] = [
     "sem",
     "shm",
     "signals",
+    "timers",
 ];
 
 /// A guest program of `tests/guests`, compiled once.

@@ -96,7 +96,7 @@ fn text<P: Platform>(
 fn stat_line<P: Platform>(sys: &Linux<P>, process: &Arc<Process<P>>) -> Result<String, Errno> {
     let (size, resident) = figures(process);
     let name = String::from_utf8_lossy(&process.shared.lock().name).into_owned();
-    let ticks = process.cpu_time.load(Ordering::Relaxed) / 10_000_000;
+    let ticks = sys.used(process).time() / 10_000_000;
     let table = sys.processes.lock();
     let record = table.get(process.pid).ok_or(Errno::ENOENT)?;
     let state = state_letter(record.life, process.stopped.load(Ordering::Relaxed));

@@ -121,10 +121,13 @@ impl<P: Platform> Task<P> {
         };
         self.reset_signals();
         self.process.traits.executed();
+        self.process.timers.lock().posix.clear();
         // What exec changes is no more than it was: nothing can refuse it.
         self.become_who(self.creds().executed()).ok();
-        self.thread.set_kicker(cpu.kicker());
+        self.note_memory();
+        self.keep_user_time();
         // The old guest thread goes before the space that it ran in.
+        self.thread.set_kicker(cpu.kicker());
         self.cpu = cpu;
         self.space = image.space;
         self.regs = image.regs;

@@ -9,8 +9,6 @@ use alloc::vec;
 use bsdvm::Host;
 use linux_raw_sys::general as abi;
 
-/// `RLIM_NLIMITS`.
-const LIMITS: u32 = 16;
 const RANDOM_CHUNK: usize = 4096;
 const UTS_FIELD: usize = 65;
 
@@ -18,9 +16,6 @@ impl<P: Platform> Task<P> {
     pub(super) const MISC: Calls<P> = &[
         (abi::__NR_uname, Self::uname),
         (abi::__NR_getrandom, Self::getrandom),
-        (abi::__NR_prlimit64, Self::prlimit),
-        (abi::__NR_getrlimit, Self::getrlimit),
-        (abi::__NR_setrlimit, Self::setrlimit),
         (abi::__NR_sysinfo, Self::sysinfo),
         (abi::__NR_sched_yield, Self::sched_yield),
         (abi::__NR_sched_getaffinity, Self::sched_getaffinity),
@@ -62,42 +57,6 @@ impl<P: Platform> Task<P> {
             done += bytes.len() as u64;
         }
         Ok(done)
-    }
-
-    fn prlimit(&mut self, [pid, resource, new, old, ..]: Args) -> Answer {
-        if resource >= u64::from(LIMITS) {
-            return Err(Errno::EINVAL);
-        }
-        let process = if pid as u32 == 0 || pid as u32 == self.process.pid {
-            self.process.clone()
-        } else {
-            let table = self.sys.processes.lock();
-            table.get(pid as u32).ok_or(Errno::ESRCH)?.process.clone()
-        };
-        let index = resource as usize;
-        let before = process.shared.lock().limits[index];
-        if new != 0 {
-            let [soft, hard]: [u64; 2] = self.get(new)?;
-            if soft > hard {
-                return Err(Errno::EINVAL);
-            }
-            if hard > before.1 && !self.capable(crate::creds::cap::SYS_RESOURCE) {
-                return Err(Errno::EPERM);
-            }
-            process.shared.lock().limits[index] = (soft, hard);
-        }
-        self.put_optional(old, &[before.0, before.1]).map(|()| 0)
-    }
-
-    fn getrlimit(&mut self, [resource, to, ..]: Args) -> Answer {
-        self.prlimit([0, resource, 0, to, 0, 0])
-    }
-
-    fn setrlimit(&mut self, [resource, from, ..]: Args) -> Answer {
-        if from == 0 {
-            return Err(Errno::EFAULT);
-        }
-        self.prlimit([0, resource, from, 0, 0, 0])
     }
 
     fn sysinfo(&mut self, [to, ..]: Args) -> Answer {

@@ -9,6 +9,7 @@ mod execute;
 mod file;
 mod ids;
 mod io;
+mod limits;
 mod memory;
 mod memory_advice;
 mod memory_bsd;
@@ -16,7 +17,9 @@ mod memory_lock;
 mod misc;
 mod msg;
 mod names;
+mod pidfd;
 mod poll;
+pub(crate) mod posix_timer;
 pub(crate) mod prctl;
 mod process;
 mod process_vm;
@@ -27,7 +30,7 @@ mod signal;
 mod socket;
 mod stat;
 mod sync;
-mod time;
+pub(crate) mod time;
 pub(crate) mod timer;
 
 use crate::errno::Errno;
@@ -59,13 +62,14 @@ impl<P: Platform> CallTable<P> {
     /// Every call that there is.
     pub(crate) fn new() -> Self {
         let mut calls: Vec<Option<Call<P>>> = alloc::vec![None; NUMBERS];
-        let concerns: [Calls<P>; 25] = [
+        let concerns: [Calls<P>; 28] = [
             Task::<P>::CLONE,
             Task::<P>::EPOLL,
             Task::<P>::EXECUTE,
             Task::<P>::FILE,
             Task::<P>::IDS,
             Task::<P>::IO,
+            Task::<P>::LIMIT,
             Task::<P>::MEMORY,
             Task::<P>::ADVICE,
             Task::<P>::LOCKING,
@@ -73,7 +77,9 @@ impl<P: Platform> CallTable<P> {
             Task::<P>::MISC,
             Task::<P>::MSG,
             Task::<P>::NAMES,
+            Task::<P>::PIDFD,
             Task::<P>::POLL,
+            Task::<P>::POSIX_TIMER,
             Task::<P>::PRCTL,
             Task::<P>::PROCESS,
             Task::<P>::PROCESS_VM,

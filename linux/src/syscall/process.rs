@@ -17,6 +17,7 @@ const ARCH_GET_GS: u64 = 0x1004;
 const P_ALL: u64 = 0;
 const P_PID: u64 = 1;
 const P_PGID: u64 = 2;
+const P_PIDFD: u64 = 3;
 
 impl<P: Platform> Task<P> {
     pub(super) const PROCESS: Calls<P> = &[
@@ -72,7 +73,7 @@ impl<P: Platform> Task<P> {
             return Ok(0);
         };
         self.put_optional(status, &waited.event.wait_word())?;
-        self.put_optional(usage, &Usage::of(waited.cpu_time))?;
+        self.put_optional(usage, &Usage::of(&waited.used))?;
         Ok(u64::from(waited.pid))
     }
 
@@ -85,6 +86,7 @@ impl<P: Platform> Task<P> {
         let which = match kind {
             P_ALL => Which::Any,
             P_PID if id as i32 > 0 => Which::Pid(id as u32),
+            P_PIDFD => Which::Pid(self.process_of(id)?.pid),
             P_PGID if id as i32 == 0 => Which::Group(self.own_group()),
             P_PGID if id as i32 > 0 => Which::Group(id as u32),
             _ => return Err(Errno::EINVAL),
@@ -92,7 +94,7 @@ impl<P: Platform> Task<P> {
         let told = match self.wait_child(which, options)? {
             None => SigInfo::sent(0, 0, 0, 0),
             Some(waited) => {
-                self.put_optional(usage, &Usage::of(waited.cpu_time))?;
+                self.put_optional(usage, &Usage::of(&waited.used))?;
                 let (code, status) = match waited.event {
                     Event::Ended(ExitStatus::Code(c)) => (abi::CLD_EXITED, u32::from(c)),
                     Event::Ended(ExitStatus::Signal(n)) => (abi::CLD_KILLED, u32::from(n)),
