@@ -33,7 +33,15 @@ fn line<P: Platform>(sys: &Linux<P>, bounds: &Bounds, entry: &EntryInfo, out: &m
         Some((object, offset)) => (sys.inodes.of_object(object), offset),
         None => (None, 0),
     };
-    let (major, minor, ino) = inode.as_ref().map_or((0, 0, 0), |i| i.key);
+    let shared = entry.sharing == Sharing::Shared && inode.is_none();
+    let segment = entry.object.filter(|_| shared);
+    let segment = segment.and_then(|object| sys.segments.of_object(object));
+    let key = match (&inode, segment) {
+        (Some(inode), _) => inode.key,
+        (None, Some((_, id))) => (0, 1, id as u64),
+        (None, None) => (0, 0, 0),
+    };
+    let (major, minor, ino) = key;
     let start = out.len();
     let _ = write!(
         out,
@@ -50,9 +58,10 @@ fn line<P: Platform>(sys: &Linux<P>, bounds: &Bounds, entry: &EntryInfo, out: &m
         },
         offset,
     );
-    let name = match &inode {
-        Some(inode) => String::from_utf8_lossy(&inode.path).replace('\n', "\\012"),
-        None => own_name(bounds, entry).into(),
+    let name = match (&inode, segment) {
+        (Some(inode), _) => String::from_utf8_lossy(&inode.path).replace('\n', "\\012"),
+        (None, Some((key, _))) => crate::syscall::shm::name(key),
+        (None, None) => own_name(bounds, entry).into(),
     };
     if !name.is_empty() {
         let width = NAME_COLUMN.saturating_sub(out.len() - start);

@@ -91,6 +91,12 @@ pub trait Kicker: Clone + Send + Sync + 'static {
     /// Makes the present or the next run end with [`Trap::Kicked`], and the present or next
     /// [`Platform::wait_files`] return.
     fn kick(&self);
+
+    /// Nanoseconds for which the thread's own instructions have run, where the platform counts
+    /// them apart from its supervisor's.
+    fn cpu_time(&self) -> u64 {
+        0
+    }
 }
 
 /// What a file system knows of a file: the fields of `statx`.
@@ -305,7 +311,7 @@ pub enum Follow {
 /// Where a relative path begins: a directory, or the runner's own working directory.
 pub type Base<'a, F> = Option<&'a F>;
 
-/// Who runs the program: the runner's own identity, which the guest shares.
+/// Who runs the program: the runner's own identity, with which the first guest starts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct Identity {
@@ -314,6 +320,8 @@ pub struct Identity {
     pub gid: u32,
     pub egid: u32,
     pub groups: Vec<u32>,
+    /// The capabilities that the runner may use, bit n being number n.
+    pub capabilities: u64,
 }
 
 /// A device: major and minor number.
@@ -458,10 +466,15 @@ pub trait Platform: Sized + Send + Sync + 'static {
     /// `statfs`.
     fn statfs(&self, path: &[u8]) -> Result<FsStat, Errno>;
 
+    /// Returns when every processor that runs guests has ordered its memory accesses.
+    fn barrier(&self) {
+        core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
+    }
+
     /// Nanoseconds since 1970.
     fn wall_clock(&self) -> u64;
 
-    /// Nanoseconds of processor time that the calling supervisor has used for its guest.
+    /// Nanoseconds of processor time that the calling supervisor has used.
     fn cpu_time(&self) -> u64;
 
     /// Fills `buf` with random bytes.
@@ -478,6 +491,14 @@ pub trait Platform: Sized + Send + Sync + 'static {
     /// Stops the runner with all of its guests, as a terminal's user asked of the program. Returns
     /// when it was continued, or at once where nobody could continue it.
     fn stop(&self) {}
+
+    /// Makes the calling supervisor touch files as this user, with this group and these further
+    /// ones, from now on, and those that it spawns. Only a world in which identities mean nothing
+    /// leaves this out.
+    fn assume(&self, user: u32, group: u32, groups: &[u32]) -> Result<(), Errno> {
+        let _ = (user, group, groups);
+        Ok(())
+    }
 
     /// What `uname` tells.
     fn system_name(&self) -> SystemName;

@@ -1,6 +1,7 @@
 //! Processes: what their threads share, and the table of who is whose child.
 
 use crate::blocking::{all_channel, child_channel};
+use crate::creds::Creds;
 use crate::errno::Errno;
 use crate::exec::Image;
 use crate::fs::path::WorkingDir;
@@ -8,14 +9,16 @@ use crate::fs::table::FdTable;
 use crate::platform::Platform;
 use crate::signal::{ProcessSignals, SigInfo, SigSet};
 use crate::space::AddressSpace;
-use crate::syscall::timer::Timer;
+use crate::syscall::prctl::Traits;
+use crate::syscall::timer::Timers;
 use crate::system::Linux;
 use crate::thread::Thread;
+use crate::usage::Used;
 use crate::{Lock, rank};
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use linux_raw_sys::general as abi;
 
 /// How a program ended.
@@ -65,34 +68,45 @@ pub(crate) struct Process<P: Platform> {
     pub(crate) pid: u32,
     pub(crate) shared: Lock<P, Shared<P>, { rank::PROCESS }>,
     pub(crate) signals: Lock<P, ProcessSignals, { rank::SIGNALS }>,
+    /// Who its first thread is, or was.
+    pub(crate) creds: Lock<P, Creds, { rank::THREAD }>,
+    pub(crate) traits: Traits,
     /// The nice value.
     pub(crate) nice: AtomicI32,
-    pub(crate) timer: Lock<P, Timer, { rank::TIMER }>,
+    pub(crate) timers: Lock<P, Timers, { rank::TIMER }>,
     /// The whole process is to end; its record says how.
     pub(crate) ending: AtomicBool,
     /// It is stopped by a signal.
     pub(crate) stopped: AtomicBool,
     /// It no longer uses the space that it had when it was made: a `vfork` parent may go on.
     pub(crate) left_space: AtomicBool,
-    /// Nanoseconds of processor time of threads that have ended.
-    pub(crate) cpu_time: AtomicU64,
-    /// The same of children that were waited for.
-    pub(crate) child_time: AtomicU64,
+    /// What threads that have ended used.
+    pub(crate) used: Lock<P, Used, { rank::TIMER }>,
+    /// What children that were waited for used.
+    pub(crate) child_used: Lock<P, Used, { rank::TIMER }>,
 }
 
 impl<P: Platform> Process<P> {
-    fn with(pid: u32, shared: Shared<P>, signals: ProcessSignals) -> Arc<Process<P>> {
+    fn with(
+        pid: u32,
+        shared: Shared<P>,
+        signals: ProcessSignals,
+        creds: Creds,
+        traits: Traits,
+    ) -> Arc<Process<P>> {
         Arc::new(Process {
             pid,
             shared: Lock::<P, _, { rank::PROCESS }>::new(shared),
             signals: Lock::<P, _, { rank::SIGNALS }>::new(signals),
+            creds: Lock::<P, _, { rank::THREAD }>::new(creds),
+            traits,
             nice: AtomicI32::new(0),
-            timer: Lock::<P, _, { rank::TIMER }>::new(Timer::default()),
+            timers: Lock::<P, _, { rank::TIMER }>::new(Timers::default()),
             ending: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             left_space: AtomicBool::new(false),
-            cpu_time: AtomicU64::new(0),
-            child_time: AtomicU64::new(0),
+            used: Lock::<P, _, { rank::TIMER }>::new(Used::default()),
+            child_used: Lock::<P, _, { rank::TIMER }>::new(Used::default()),
         })
     }
 
@@ -116,7 +130,9 @@ impl<P: Platform> Process<P> {
             exe: image.exe.clone(),
             limits,
         };
-        Process::with(pid, shared, ProcessSignals::default())
+        let creds = Creds::of(&sys.platform.identity());
+        let signals = ProcessSignals::default();
+        Process::with(pid, shared, signals, creds, Traits::new())
     }
 
     /// A child with copies of what `fork` copies.
@@ -125,6 +141,7 @@ impl<P: Platform> Process<P> {
         pid: u32,
         space: Arc<AddressSpace<P>>,
         files: Arc<FdTable<P>>,
+        creds: Creds,
     ) -> Arc<Process<P>> {
         let shared = self.shared.lock();
         let copy = Shared {
@@ -138,7 +155,7 @@ impl<P: Platform> Process<P> {
         };
         drop(shared);
         let signals = self.signals.lock().forked();
-        let child = Process::with(pid, copy, signals);
+        let child = Process::with(pid, copy, signals, creds, self.traits.forked());
         let nice = self.nice.load(Ordering::Relaxed);
         child.nice.store(nice, Ordering::Relaxed);
         child
@@ -293,6 +310,46 @@ impl<P: Platform> Processes<P> {
         }
     }
 
+    /// Who takes the children of `pid` when it ends: the nearest of its forebears that asked for
+    /// orphans, or [`INIT`].
+    fn reaper_of(&self, pid: u32) -> u32 {
+        let mut at = pid;
+        while let Some(parent) = self.get(at).and_then(|r| self.get(r.parent)) {
+            let is = parent.process.traits.subreaper.load(Ordering::SeqCst);
+            if is && parent.life == Life::Alive {
+                return parent.process.pid;
+            }
+            at = parent.process.pid;
+        }
+        INIT
+    }
+
+    /// Gives the children of `pid` another parent: the number of each, its new parent and the
+    /// signal that it wants.
+    fn give_away_children(&mut self, pid: u32) -> Vec<(u32, u32, u32)> {
+        let reaper = self.reaper_of(pid);
+        let mut given = Vec::new();
+        let mut done = Vec::new();
+        for (&child, record) in &mut self.records {
+            if record.parent != pid {
+                continue;
+            }
+            record.parent = reaper;
+            if record.life == Life::Alive {
+                let traits = &record.process.traits;
+                given.push((child, reaper, traits.death_signal.load(Ordering::SeqCst)));
+            } else if reaper == INIT {
+                done.push(child);
+            } else {
+                given.push((child, reaper, 0));
+            }
+        }
+        for child in done {
+            self.records.remove(&child);
+        }
+        given
+    }
+
     /// Forgets everybody.
     pub(crate) fn clear(&mut self) {
         self.records.clear();
@@ -327,9 +384,11 @@ impl<P: Platform> Linux<P> {
                 core::mem::replace(&mut shared.files, Arc::new(FdTable::new())),
             )
         };
-        self.stop_timer(process);
+        self.stop_timers(process);
         drop(files);
         drop(space);
+        self.segments.sweep(self, process.pid);
+        self.sets.ended(self, process.pid);
         process.left_space.store(true, Ordering::SeqCst);
         self.inodes.sweep(self);
         self.bury(process, status);
@@ -340,20 +399,10 @@ impl<P: Platform> Linux<P> {
     fn bury(&self, process: &Arc<Process<P>>, status: ExitStatus) {
         let pid = process.pid;
         let left = self.processes.lock().left_alone_by(pid);
+        let orphans;
         let (parent, signal) = {
             let mut table = self.processes.lock();
-            let mut done = Vec::new();
-            for (&child, record) in &mut table.records {
-                if record.parent == pid {
-                    record.parent = INIT;
-                    if record.life != Life::Alive {
-                        done.push(child);
-                    }
-                }
-            }
-            for child in done {
-                table.records.remove(&child);
-            }
+            orphans = table.give_away_children(pid);
             let Some(record) = table.get_mut(pid) else {
                 return;
             };
@@ -365,7 +414,15 @@ impl<P: Platform> Linux<P> {
         for group in left {
             self.hang_up_group(|r| r.pgid == group);
         }
+        for (child, reaper, signal) in orphans {
+            if signal != 0 {
+                let info = SigInfo::sent(signal, abi::SI_USER as i32, 0, 0);
+                self.signal_process(child, info).ok();
+            }
+            self.wake(child_channel(reaper));
+        }
         self.tell_parent(pid, parent, signal);
+        self.wake_pollers();
     }
 
     fn tell_parent(&self, pid: u32, parent: u32, signal: u32) {
@@ -405,7 +462,9 @@ impl<P: Platform> Linux<P> {
             }) => (abi::CLD_STOPPED, u32::from(*n)),
             _ => (abi::CLD_CONTINUED, abi::SIGCONT),
         };
-        let uid = self.platform.identity().uid;
+        let uid = table
+            .get(pid)
+            .map_or(0, |r| r.process.creds.lock().user.real);
         SigInfo::child(signal, code as i32, pid, uid, status)
     }
 

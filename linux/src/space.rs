@@ -7,6 +7,7 @@ use crate::{Lock, rank};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bsdvm::{Machine, Space, SpaceId, VirtAddr, VirtRange};
+use core::sync::atomic::{AtomicU32, Ordering};
 
 /// What `exec` decides about a space and `fork` copies.
 #[derive(Clone, Debug, Default)]
@@ -33,6 +34,8 @@ pub(crate) struct AddressSpace<P: Platform> {
     sys: &'static Linux<P>,
     id: SpaceId,
     pub(crate) bounds: Lock<P, Bounds, { rank::SPACE }>,
+    /// What `membarrier` was told to be ready for.
+    pub(crate) barriers: AtomicU32,
 }
 
 impl<P: Platform> Linux<P> {
@@ -53,6 +56,7 @@ impl<P: Platform> AddressSpace<P> {
             sys,
             id,
             bounds: Lock::<P, _, { rank::SPACE }>::new(Bounds::default()),
+            barriers: AtomicU32::new(0),
         }))
     }
 
@@ -64,6 +68,7 @@ impl<P: Platform> AddressSpace<P> {
             sys: self.sys,
             id,
             bounds: Lock::<P, _, { rank::SPACE }>::new(bounds),
+            barriers: AtomicU32::new(self.barriers.load(Ordering::SeqCst)),
         }))
     }
 

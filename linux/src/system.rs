@@ -1,11 +1,15 @@
 //! The system: one machine's core with the personality on top.
 
+use crate::alarms::Alarms;
 use crate::errno::Errno;
 use crate::exec::{self, ExecRequest};
 use crate::fs::inode::Inodes;
 use crate::fs::kernel_page::KernelPage;
 use crate::fs::table::FdTable;
 use crate::futex::Futexes;
+use crate::ipc::msg::Queues;
+use crate::ipc::sem::Sets;
+use crate::ipc::shm::Segments;
 use crate::platform::{Kicker, Platform};
 use crate::process::{ExitStatus, INIT, Process, Processes};
 use crate::signal::SigSet;
@@ -54,6 +58,10 @@ pub struct Linux<P: Platform> {
     pub(crate) calls: CallTable<P>,
     pub(crate) inodes: Inodes<P>,
     pub(crate) futexes: Futexes<P>,
+    pub(crate) alarms: Alarms<P>,
+    pub(crate) segments: Segments<P>,
+    pub(crate) sets: Sets<P>,
+    pub(crate) queues: Queues<P>,
     pub(crate) processes: Lock<P, Processes<P>, { rank::PROCESSES }>,
     /// The number of processes and threads that polled on something of ours.
     pub(crate) pollers: AtomicU32,
@@ -78,6 +86,10 @@ impl<P: Platform> Linux<P> {
             calls: CallTable::new(),
             inodes: Inodes::new(),
             futexes: Futexes::new(),
+            alarms: Alarms::new(),
+            segments: Segments::new(),
+            sets: Sets::new(),
+            queues: Queues::new(),
             processes: Lock::<P, _, { rank::PROCESSES }>::new(Processes::new(main)),
             pollers: AtomicU32::new(0),
             mixed: Lock::<P, _, { rank::POLLERS }>::new(Vec::new()),
@@ -103,7 +115,7 @@ impl<P: Platform> Linux<P> {
         let files = FdTable::standard(self);
         let process = Process::first(self, pid, &image, Arc::new(files));
         let cpu = self.platform.guest_thread(self.vm, image.space.id())?;
-        let thread = Thread::new(pid, &cpu);
+        let thread = Thread::new(pid, &cpu, process.creds.lock().clone());
         self.enter_first(&process, &thread);
         let mut task = Task::new(self, process.clone(), thread, cpu, image.space);
         task.regs = image.regs;
@@ -160,6 +172,7 @@ impl<P: Platform> Linux<P> {
             self.sleep(crate::blocking::all_channel(), ticket, None);
         }
         self.inodes.sweep(self);
+        self.segments.end(self);
         self.kernel_page.end(self);
     }
 

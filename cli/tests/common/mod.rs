@@ -95,12 +95,26 @@ pub fn busybox() -> &'static str {
     path
 }
 
+/// The programs of `tests/guests`.
+const GUESTS: [&str; 10] = [
+    "acts",
+    "deny",
+    "ids",
+    "memory",
+    "prctl",
+    "process_vm",
+    "sem",
+    "shm",
+    "signals",
+    "timers",
+];
+
 /// A guest program of `tests/guests`, compiled once.
 pub fn guest(name: &str) -> PathBuf {
     static DONE: OnceLock<()> = OnceLock::new();
     let out = Path::new(env!("CARGO_TARGET_TMPDIR"));
     DONE.get_or_init(|| {
-        for name in ["acts", "deny", "memory", "signals"] {
+        for name in GUESTS {
             let source = format!("{}/tests/guests/{name}.c", env!("CARGO_MANIFEST_DIR"));
             // A name of its own while it is written: other test programs may do the same.
             let draft = out.join(format!("{name}.{}", std::process::id()));

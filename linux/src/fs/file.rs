@@ -7,11 +7,14 @@ use super::memfile::MemFile;
 use super::pipe::PipeEnd;
 use super::proc::Maker;
 use super::socket::Socket;
+use super::special::Special;
 use crate::errno::Errno;
 use crate::platform::{DirEntry, FileStat, HostFile, Moment, Platform};
 use crate::system::Linux;
 use crate::terminal::MasterEnd;
+use crate::thread::Task;
 use crate::{Lock, rank};
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -89,6 +92,7 @@ pub(crate) enum Kind<P: Platform> {
     Event(EventCounter<P>),
     Epoll(Epoll<P>),
     Socket(Socket<P>),
+    Special(Box<dyn Special<P>>),
 }
 
 /// An open file.
@@ -210,7 +214,7 @@ impl<P: Platform> OpenFile<P> {
             Kind::Text(_) => Ok(made_up(abi::S_IFREG | 0o444, 1, 0)),
             Kind::Listing(_) => Ok(made_up(abi::S_IFDIR | 0o500, 1, 0)),
             Kind::Socket(socket) => Ok(made_up(abi::S_IFSOCK | 0o777, socket.id(), 0)),
-            Kind::Event(_) | Kind::Epoll(_) => Ok(made_up(0o600, 1, 0)),
+            Kind::Event(_) | Kind::Epoll(_) | Kind::Special(_) => Ok(made_up(0o600, 1, 0)),
         }
     }
 
@@ -221,7 +225,9 @@ impl<P: Platform> OpenFile<P> {
             Kind::Memory(file) => file.seek(offset, whence),
             Kind::Text(text) => text.seek(offset, whence),
             Kind::Listing(listing) => listing.seek(offset, whence),
-            Kind::Pipe(_) | Kind::Socket(_) | Kind::Event(_) | Kind::Epoll(_) => Err(Errno::ESPIPE),
+            Kind::Pipe(_) | Kind::Socket(_) => Err(Errno::ESPIPE),
+            // They are where they are, as on Linux.
+            Kind::Special(_) | Kind::Event(_) | Kind::Epoll(_) => Ok(0),
         }
     }
 
@@ -254,6 +260,7 @@ impl<P: Platform> OpenFile<P> {
             Kind::Socket(socket) => Ok(format!("socket:[{}]", socket.id()).into_bytes()),
             Kind::Event(_) => Ok(b"anon_inode:[eventfd]".to_vec()),
             Kind::Epoll(_) => Ok(b"anon_inode:[eventpoll]".to_vec()),
+            Kind::Special(special) => Ok(special.name().as_bytes().to_vec()),
         }
     }
 
@@ -263,17 +270,27 @@ impl<P: Platform> OpenFile<P> {
             Kind::Pipe(pipe) => pipe.changes(),
             Kind::Socket(socket) => socket.changes(),
             Kind::Event(event) => event.changes(),
+            Kind::Special(special) => special.changes(),
             _ => 0,
         }
     }
 
-    /// The bits of `poll` for what is ours.
-    pub(crate) fn poll(&self) -> u16 {
+    /// When it becomes ready by itself.
+    pub(crate) fn due(&self, task: &Task<P>) -> Option<u64> {
+        match &self.kind {
+            Kind::Special(special) => special.due(task),
+            _ => None,
+        }
+    }
+
+    /// The bits of `poll` for what is ours, as `task` sees it.
+    pub(crate) fn poll(&self, task: &Task<P>) -> u16 {
         const READY: u32 = abi::POLLIN | abi::POLLRDNORM | abi::POLLOUT | abi::POLLWRNORM;
         match &self.kind {
             Kind::Pipe(pipe) => pipe.poll(),
             Kind::Socket(socket) => socket.poll(),
             Kind::Event(event) => event.poll(),
+            Kind::Special(special) => special.poll(task),
             // A list of files is asked by `epoll_wait` only.
             Kind::Host(_) | Kind::Epoll(_) => 0,
             Kind::Memory(_) | Kind::Text(_) | Kind::Listing(_) => READY as u16,

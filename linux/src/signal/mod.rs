@@ -160,6 +160,14 @@ impl SigInfo {
         info
     }
 
+    /// Timer `id` of the process has run out, `overrun` times besides the one.
+    pub(crate) fn timer(signal: u32, id: i32, overrun: u32, value: u64) -> SigInfo {
+        let mut info = SigInfo::new(signal, abi::SI_TIMER);
+        info.fields[0] = u64::from(id as u32) | u64::from(overrun) << 32;
+        info.fields[1] = value;
+        info
+    }
+
     /// Notes for the frame how the address was touched. The kernel keeps it beside the record,
     /// not in it; the last word of the union is not used by any fault.
     pub(crate) fn set_access(&mut self, access: Access) {
@@ -236,6 +244,19 @@ impl Pending {
             return false;
         }
         self.queue.push(info);
+        true
+    }
+
+    /// Adds to what timer `id` missed, if its signal still waits; whether it does.
+    pub(crate) fn overrun(&mut self, id: i32, more: u32) -> bool {
+        let of_timer =
+            |i: &&mut SigInfo| i.code == abi::SI_TIMER && i.fields[0] as u32 == id as u32;
+        let Some(info) = self.queue.iter_mut().find(of_timer) else {
+            return false;
+        };
+        let count = ((info.fields[0] >> 32) as u32).saturating_add(more);
+        let count = count.min(i32::MAX as u32);
+        info.fields[0] = u64::from(id as u32) | u64::from(count) << 32;
         true
     }
 

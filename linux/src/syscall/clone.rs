@@ -22,11 +22,12 @@ struct Wanted {
     parent_tid: u64,
     child_tid: u64,
     tls: u64,
+    /// Where the new process's descriptor is stored.
+    pidfd: u64,
 }
 
 /// Flags that would need what this system has not.
-const UNSUPPORTED: u32 = abi::CLONE_PIDFD
-    | abi::CLONE_NEWNS
+const UNSUPPORTED: u32 = abi::CLONE_NEWNS
     | abi::CLONE_NEWCGROUP
     | abi::CLONE_NEWUTS
     | abi::CLONE_NEWIPC
@@ -68,6 +69,7 @@ impl<P: Platform> Task<P> {
             parent_tid,
             child_tid,
             tls,
+            pidfd: parent_tid,
         })
     }
 
@@ -79,7 +81,7 @@ impl<P: Platform> Task<P> {
         let args: [u64; 8] = self.get(at)?;
         let [
             flags,
-            _,
+            pidfd,
             child_tid,
             parent_tid,
             exit_signal,
@@ -101,13 +103,16 @@ impl<P: Platform> Task<P> {
             parent_tid,
             child_tid,
             tls,
+            pidfd,
         })
     }
 
     fn create(&mut self, wanted: Wanted) -> Answer {
         let has = |flag| wanted.flags & flag != 0;
         let thread = has(abi::CLONE_THREAD);
+        let descriptor = has(abi::CLONE_PIDFD);
         let inconsistent = (thread && !has(abi::CLONE_SIGHAND))
+            || (descriptor && (thread || has(abi::CLONE_DETACHED)))
             || (has(abi::CLONE_SIGHAND) && !has(abi::CLONE_VM));
         if inconsistent || has(UNSUPPORTED) || wanted.exit_signal > crate::signal::SIGNALS {
             return Err(Errno::EINVAL);
@@ -131,7 +136,16 @@ impl<P: Platform> Task<P> {
                 .store(wanted.child_tid, Ordering::SeqCst);
         }
         let process = child.process.clone();
-        self.start(child, &wanted)?;
+        let fd = match descriptor {
+            true => Some(self.install_process(process.clone(), 0)?),
+            false => None,
+        };
+        let stored = fd.map_or(Ok(()), |fd| self.put(wanted.pidfd, &(fd as u32)));
+        let started = stored.and_then(|()| self.start(child, &wanted));
+        if let (Err(_), Some(fd)) = (&started, fd) {
+            drop(self.process.files().remove(fd as u32));
+        }
+        started?;
         if has(abi::CLONE_VFORK) {
             self.wait_for_vfork(&process);
         }
@@ -143,7 +157,11 @@ impl<P: Platform> Task<P> {
         let has = |flag| wanted.flags & flag != 0;
         let space = match has(abi::CLONE_VM) {
             true => self.space.clone(),
-            false => self.forked_space()?,
+            false => {
+                let space = self.forked_space()?;
+                self.sys.segments.forked(self.sys, self.process.pid);
+                space
+            }
         };
         let mut cpu = self.sys.platform.guest_thread(self.sys.vm, space.id())?;
         let from = self.cpu.fpu();
@@ -159,9 +177,9 @@ impl<P: Platform> Task<P> {
                 true => files,
                 false => Arc::new(files.forked()),
             };
-            self.process.child(tid, space.clone(), files)
+            self.process.child(tid, space.clone(), files, self.creds())
         };
-        let thread = Thread::new(tid, &cpu);
+        let thread = Thread::new(tid, &cpu, self.creds());
         self.inherit_signals(&thread, wanted);
         let mut child = Task::new(self.sys, process, thread, cpu, space);
         child.regs = self.regs;

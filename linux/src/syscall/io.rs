@@ -7,6 +7,7 @@ use crate::fs::event::EventCounter;
 use crate::fs::file::{HostOpen, Kind, OpenFile};
 use crate::fs::pipe::{Attempt, PipeEnd};
 use crate::fs::socket::Socket;
+use crate::fs::special::Special;
 use crate::platform::{HostFile, Platform};
 use crate::signal::SigInfo;
 use crate::thread::Task;
@@ -195,8 +196,12 @@ impl<P: Platform> Task<P> {
                 return self.read_socket(socket, want, file.is_nonblocking(), false);
             }
             (Kind::Event(event), At::Own) => self.read_event(file, event, &mut buf)?,
+            (Kind::Special(special), At::Own) => self.read_special(file, &**special, &mut buf)?,
             (Kind::Epoll(_), _) => return Err(Errno::EINVAL),
-            (Kind::Pipe(_) | Kind::Socket(_) | Kind::Event(_), At::Offset(_)) => {
+            (
+                Kind::Pipe(_) | Kind::Socket(_) | Kind::Event(_) | Kind::Special(_),
+                At::Offset(_),
+            ) => {
                 return Err(Errno::ESPIPE);
             }
             (Kind::Host(host), At::Own) => self.read_host(file, host, &mut buf)?,
@@ -300,7 +305,7 @@ impl<P: Platform> Task<P> {
                 self.broken_pipe(self.write_socket(socket, bytes, file.is_nonblocking()))
             }
             (Kind::Event(event), At::Own) => self.write_event(file, event, bytes),
-            (Kind::Epoll(_), _) => Err(Errno::EINVAL),
+            (Kind::Epoll(_) | Kind::Special(_), _) => Err(Errno::EINVAL),
             (Kind::Pipe(_) | Kind::Socket(_) | Kind::Event(_), At::Offset(_)) => Err(Errno::ESPIPE),
             (Kind::Host(host), At::Own) => {
                 if host.waits() {
@@ -366,6 +371,27 @@ impl<P: Platform> Task<P> {
     ) -> Result<usize, Errno> {
         let end = socket.outgoing().ok_or(Errno::EPIPE)?;
         self.write_pipe(nonblocking, &end, bytes)
+    }
+
+    fn read_special(
+        &self,
+        file: &OpenFile<P>,
+        special: &dyn Special<P>,
+        buf: &mut [u8],
+    ) -> Result<usize, Errno> {
+        loop {
+            let (channel, due) = (special.channel(self), special.due(self));
+            let read = self.wait_on(channel, due, || match special.read(self, buf) {
+                None if file.is_nonblocking() => Some(Err(Errno::EAGAIN)),
+                other => other,
+            });
+            match read {
+                Ok(result) => return result,
+                // It is due now, or was set anew.
+                Err(Unfinished::Deadline) => {}
+                Err(Unfinished::Signal) => return Err(Errno::RESTART),
+            }
+        }
     }
 
     fn read_event(
@@ -466,6 +492,6 @@ fn fills<P: Platform>(file: &OpenFile<P>) -> bool {
         Kind::Host(host) => !host.waits(),
         Kind::Memory(_) | Kind::Text(_) => true,
         Kind::Pipe(_) | Kind::Socket(_) | Kind::Event(_) => false,
-        Kind::Listing(_) | Kind::Epoll(_) => false,
+        Kind::Listing(_) | Kind::Epoll(_) | Kind::Special(_) => false,
     }
 }

@@ -207,12 +207,16 @@ impl<P: Platform> Task<P> {
     fn getsockopt(&mut self, [fd, level, name, to, len_at, _]: Args) -> Answer {
         self.with_socket(fd, |_, _| {
             let room: u32 = self.get(len_at)?;
-            let id = self.sys.platform.identity();
+            let creds = self.creds();
             let words = match (level, name as u32) {
                 (SOL_SOCKET, net::SO_TYPE) => [SOCK_STREAM, 0, 0],
                 (SOL_SOCKET, net::SO_DOMAIN) => [AF_UNIX as u32, 0, 0],
                 (SOL_SOCKET, net::SO_SNDBUF | net::SO_RCVBUF) => [BUFFER_BYTES, 0, 0],
-                (SOL_SOCKET, net::SO_PEERCRED) => [self.process.pid, id.euid, id.egid],
+                (SOL_SOCKET, net::SO_PEERCRED) => [
+                    self.process.pid,
+                    creds.user.effective,
+                    creds.group.effective,
+                ],
                 (SOL_SOCKET, _) => [0; 3],
                 _ => return Err(Errno::EOPNOTSUPP),
             };
