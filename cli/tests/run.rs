@@ -304,3 +304,8 @@ fn masks_and_ignored_signals_are_inherited() {
         assert_eq!(status(&got), status(&expected));
     }
 }
+
+#[test]
+fn children_groups_and_signals_are_as_on_the_host() {
+    same(&[guest("family")]);
+}

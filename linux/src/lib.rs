@@ -97,6 +97,10 @@ pub mod rank {
     pub const ALARMS: u8 = 16;
     /// The table of futex waiters.
     pub const FUTEX: u8 = 17;
+    /// What is done about each signal.
+    pub const ACTIONS: u8 = 18;
+    /// The working directory, and the mask of modes.
+    pub const ROOTS: u8 = 19;
 }
 
 /// A lock of the platform's machine around a `T`.

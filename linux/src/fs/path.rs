@@ -133,7 +133,7 @@ impl<P: Platform> Task<P> {
     pub(crate) fn start_at(&self, fd: u64) -> Result<Start<P>, Errno> {
         let fd = fd as i32;
         if fd == AT_FDCWD {
-            return Ok(Start::Dir(self.process.shared.lock().cwd.clone()));
+            return Ok(Start::Dir(self.process.cwd()));
         }
         Ok(Start::File(self.file(fd as u64)?))
     }
@@ -162,7 +162,7 @@ impl<P: Platform> Task<P> {
         if path.first() == Some(&b'/') || path.is_empty() {
             return Ok(path.to_vec());
         }
-        let cwd = self.process.shared.lock().cwd.clone();
+        let cwd = self.process.cwd();
         let mut full = cwd.path(&self.sys.platform)?;
         full.push(b'/');
         full.extend_from_slice(path);

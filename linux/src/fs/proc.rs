@@ -52,7 +52,7 @@ impl<P: Platform> Task<P> {
             b"" | b"fd" | b"task" => return Ok(Node::Dir),
             b"exe" => return Ok(Node::Link(process.shared.lock().exe.clone())),
             b"cwd" => {
-                let cwd = process.shared.lock().cwd.clone();
+                let cwd = process.cwd();
                 return Ok(Node::Link(cwd.path(&self.sys.platform)?));
             }
             b"root" => return Ok(Node::Link(b"/".to_vec())),

@@ -89,7 +89,7 @@ impl<P: Platform> Task<P> {
         mode: u32,
     ) -> Result<OpenFile<P>, Errno> {
         let start = self.start_for(dir, path)?;
-        let umask = self.process.shared.lock().umask;
+        let umask = self.process.umask();
         let mode = mode & 0o7777 & !umask;
         let file = self
             .sys

@@ -7,7 +7,6 @@ use crate::fs::proc::Node;
 use crate::platform::{Follow, HostFile, PathChange, Platform};
 use crate::syscall::time::Timespec;
 use crate::thread::Task;
-use alloc::sync::Arc;
 use linux_raw_sys::general as abi;
 
 const HERE: u64 = abi::AT_FDCWD as u64;
@@ -124,7 +123,7 @@ impl<P: Platform> Task<P> {
     }
 
     fn getcwd(&mut self, [to, len, ..]: Args) -> Answer {
-        let cwd = self.process.shared.lock().cwd.clone();
+        let cwd = self.process.cwd();
         let mut path = cwd.path(&self.sys.platform)?;
         path.push(0);
         if path.len() as u64 > len {
@@ -158,9 +157,7 @@ impl<P: Platform> Task<P> {
     }
 
     fn enter(&self, dir: P::File) -> Answer {
-        let dir = Arc::new(WorkingDir::at(dir));
-        let old = core::mem::replace(&mut self.process.shared.lock().cwd, dir);
-        drop(old);
+        drop(self.process.set_cwd(WorkingDir::at(dir)));
         Ok(0)
     }
 
@@ -177,7 +174,7 @@ impl<P: Platform> Task<P> {
     }
 
     fn masked(&self, mode: u64) -> u32 {
-        mode as u32 & !self.process.shared.lock().umask
+        mode as u32 & !self.process.umask()
     }
 
     fn mkdir(&mut self, [path, mode, ..]: Args) -> Answer {
@@ -332,8 +329,7 @@ impl<P: Platform> Task<P> {
 
     fn umask(&mut self, [mask, ..]: Args) -> Answer {
         let new = mask as u32 & 0o777;
-        let old = core::mem::replace(&mut self.process.shared.lock().umask, new);
-        Ok(u64::from(old))
+        Ok(u64::from(self.process.set_umask(new)))
     }
 
     /// The path to give to `exec`: what a link of ours leads to, or the path itself.
