@@ -309,3 +309,8 @@ fn masks_and_ignored_signals_are_inherited() {
 fn children_groups_and_signals_are_as_on_the_host() {
     same(&[guest("family")]);
 }
+
+#[test]
+fn locks_and_waits_on_words_are_as_on_the_host() {
+    same(&[guest("futexes")]);
+}

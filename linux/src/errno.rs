@@ -34,6 +34,7 @@ numbers!(
     EBADF,
     EBUSY,
     ECHILD,
+    EDEADLK,
     EEXIST,
     EFAULT,
     EFBIG,

@@ -353,6 +353,12 @@ impl<P: Platform> Processes<P> {
         self.records.get_mut(&pid)
     }
 
+    /// Whether `tid` is a thread's number.
+    pub(crate) fn has_thread(&self, tid: u32) -> bool {
+        let mut records = self.records.values();
+        records.any(|r| r.threads.iter().any(|t| t.tid() == tid))
+    }
+
     /// The processes that have not ended.
     pub(crate) fn alive(&self) -> Vec<u32> {
         self.records
