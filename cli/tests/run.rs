@@ -314,3 +314,8 @@ fn children_groups_and_signals_are_as_on_the_host() {
 fn locks_and_waits_on_words_are_as_on_the_host() {
     same(&[guest("futexes")]);
 }
+
+#[test]
+fn sockets_are_as_on_the_host() {
+    same(&[guest("sockets")]);
+}

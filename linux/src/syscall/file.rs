@@ -288,6 +288,13 @@ impl<P: Platform> Task<P> {
                 Kind::Pipe(pipe) if request == ioctl::FIONREAD => {
                     self.put(arg, &(pipe.readable() as u32)).map(|()| 0)
                 }
+                Kind::Socket(socket) if request == ioctl::FIONREAD => {
+                    if socket.state.lock().listening.is_some() {
+                        return Err(Errno::EINVAL);
+                    }
+                    let n = socket.inbox.readable(!socket.kind.connects());
+                    self.put(arg, &(n as u32)).map(|()| 0)
+                }
                 _ => Err(Errno::ENOTTY),
             },
         }

@@ -191,7 +191,7 @@ impl<P: Platform> Task<P> {
 
     fn mknodat(&mut self, [dir, path, mode, ..]: Args) -> Answer {
         match mode as u32 & abi::S_IFMT {
-            0 | abi::S_IFREG | abi::S_IFIFO => {
+            0 | abi::S_IFREG | abi::S_IFIFO | abi::S_IFSOCK => {
                 self.change(dir, path, PathChange::MakeNode(self.masked(mode)))
             }
             _ => Err(Errno::EPERM),
