@@ -98,9 +98,8 @@ impl<P: Platform> Task<P> {
         let first = self.install(one, on_exec)? as u32;
         let second = self.install(other, on_exec).map(|fd| fd as u32);
         let stored = second.and_then(|s| {
-            self.put(to, &[first, s]).map_err(|e| {
+            self.put(to, &[first, s]).inspect_err(|_| {
                 drop(self.process.files().remove(s));
-                e
             })
         });
         if stored.is_err() {
