@@ -3,6 +3,7 @@
 //! * `thread`: guest threads of the hosted machine, and the kicker that also ends waits;
 //! * `file`: open files of the host, with the caller's own rights;
 //! * `path`: calls that take a path;
+//! * `standing`: the runner's place among the host's processes;
 //! * `terminal`: what is asked of a terminal;
 //! * `identity`: whose rights a supervisor thread has for files.
 //!
@@ -13,17 +14,19 @@
 mod file;
 mod identity;
 mod path;
+mod standing;
 mod terminal;
 mod thread;
 
 pub use file::OpenHostFile;
+pub use standing::standing;
 pub use thread::{HostKicker, HostThread};
 
 use bsdvm::{SpaceId, Vm};
 use bsdvm_hosted::{GuestThread, Hosted, HostedError};
 use bsdvm_linux::Errno;
 use bsdvm_linux::platform::{
-    Base, FileStat, Follow, FsStat, Identity, PathChange, Platform, PollBits, SystemName,
+    Base, FileStat, Follow, FsStat, Identity, PathChange, Platform, PollBits, Standing, SystemName,
 };
 use rustix::io::Errno as HostErrno;
 use std::io::Write;
@@ -39,8 +42,7 @@ pub(crate) fn errno(e: HostErrno) -> Errno {
 #[derive(Debug)]
 pub struct HostPlatform {
     identity: Identity,
-    /// What was taken from the modes of new files before we came.
-    umask: u32,
+    standing: Standing,
     /// What a guest finds as its limits.
     limits: [(u64, u64); 16],
     /// Why the machine last refused a guest thread.
@@ -53,10 +55,13 @@ impl HostPlatform {
     pub fn new() -> HostPlatform {
         let limits = limits();
         take_descriptors();
+        let standing = standing();
+        // Modes are the guests' to mask, each with its own.
+        rustix::process::umask(rustix::fs::Mode::empty());
         HostPlatform {
             identity: identity::own(),
-            umask: rustix::process::umask(rustix::fs::Mode::empty()).bits(),
             limits,
+            standing,
             refusal: Mutex::new(None),
         }
     }
@@ -266,12 +271,18 @@ impl Platform for HostPlatform {
         self.identity.clone()
     }
 
-    fn umask(&self) -> u32 {
-        self.umask
-    }
-
     fn assume(&self, user: u32, group: u32, groups: &[u32]) -> Result<(), Errno> {
         identity::assume(user, group, groups)
+    }
+
+    fn standing(&self) -> Standing {
+        self.standing
+    }
+
+    fn stop(&self) {
+        let own = rustix::process::getpid();
+        // Whoever continues us sends SIGCONT, which the runner passes on.
+        let _ = rustix::process::kill_process(own, rustix::process::Signal::STOP);
     }
 
     fn system_name(&self) -> SystemName {

@@ -12,6 +12,7 @@
 //! * [`elf`], [`exec`]: programs: parsing, loading, the first stack;
 //! * [`process`], [`thread`], [`wait`]: who runs, who is whose child, how it ends;
 //! * [`creds`]: identities and capabilities;
+//! * [`terminal`]: controlling terminals and job control;
 //! * [`signal`]: dispositions, masks, frames, restarts;
 //! * [`fs`]: descriptors, pipes, host files and their pages, `/proc`;
 //! * [`futex`], [`blocking`], [`alarms`]: waiting, and what happens at a time;
@@ -52,6 +53,7 @@ pub mod signal;
 pub mod space;
 pub mod syscall;
 pub mod system;
+pub mod terminal;
 pub mod thrash;
 pub mod thread;
 pub mod usage;
@@ -67,6 +69,8 @@ pub use system::{Linux, Options, Program};
 pub mod rank {
     /// The table of processes: parents, groups, states, threads.
     pub const PROCESSES: u8 = 2;
+    /// Which session has which terminal.
+    pub const TERMINALS: u8 = 3;
     /// What an `exec` replaces in a process: space, name, files table.
     pub const PROCESS: u8 = 4;
     /// Dispositions and pending signals of a process.

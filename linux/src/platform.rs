@@ -201,6 +201,22 @@ pub enum TerminalCall {
     WindowSize,
     /// `FIONREAD`.
     Readable,
+    /// `TIOCSWINSZ`.
+    SetWindowSize([u16; 4]),
+    /// `TIOCGPTN`: the number of the pseudo-terminal whose master this is.
+    Number,
+    /// `TIOCSPTLCK` with 0: the other end may be opened.
+    Unlock,
+    /// Whether the runner is in the foreground of this terminal, its own: a count of 1 or 0.
+    Foreground,
+    /// `TCSBRK` with 1: waits until all output is out.
+    Drain,
+    /// `TCSBRK` with 0.
+    Break,
+    /// `TCFLSH` with its queue (0 to 2).
+    Flush(u8),
+    /// `TCXONC` with its action (0 to 3).
+    Flow(u8),
 }
 
 /// A terminal's answer.
@@ -306,6 +322,41 @@ pub struct Identity {
     pub groups: Vec<u32>,
     /// The capabilities that the runner may use, bit n being number n.
     pub capabilities: u64,
+}
+
+/// A device: major and minor number.
+pub type Device = (u32, u32);
+
+/// The place of the runner among the processes of its host, which the first guest process takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Its number, which becomes the first process's: programs make names of it that are to be
+    /// theirs alone.
+    pub pid: u32,
+    /// It leads its process group.
+    pub leads_group: bool,
+    /// It leads its session.
+    pub leads_session: bool,
+    /// The controlling terminal of its session.
+    pub terminal: Option<Device>,
+    /// The bits of a mode that new files do not get.
+    pub umask: u32,
+    /// The signals that whoever started it wants ignored: bit n-1 is signal n.
+    pub ignored: u64,
+}
+
+impl Default for Standing {
+    /// That of a process which is alone.
+    fn default() -> Standing {
+        Standing {
+            pid: 2,
+            leads_group: true,
+            leads_session: true,
+            terminal: None,
+            umask: 0o022,
+            ignored: 0,
+        }
+    }
 }
 
 /// What `uname` tells.
@@ -432,12 +483,6 @@ pub trait Platform: Sized + Send + Sync + 'static {
     /// Whose rights the guest has.
     fn identity(&self) -> Identity;
 
-    /// The bits that the first guest takes from the modes of new files. The platform takes none
-    /// of its own.
-    fn umask(&self) -> u32 {
-        0o022
-    }
-
     /// Makes the calling supervisor touch files as this user, with this group and these further
     /// ones, from now on, and those that it spawns. Only a world in which identities mean nothing
     /// leaves this out.
@@ -445,6 +490,15 @@ pub trait Platform: Sized + Send + Sync + 'static {
         let _ = (user, group, groups);
         Ok(())
     }
+
+    /// The runner's place among its host's processes.
+    fn standing(&self) -> Standing {
+        Standing::default()
+    }
+
+    /// Stops the runner with all of its guests, as a terminal's user asked of the program. Returns
+    /// when it was continued, or at once where nobody could continue it.
+    fn stop(&self) {}
 
     /// What `uname` tells.
     fn system_name(&self) -> SystemName;

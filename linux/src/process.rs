@@ -125,7 +125,7 @@ impl<P: Platform> Process<P> {
             space: Some(image.space.clone()),
             files,
             cwd: Arc::new(WorkingDir::runner()),
-            umask: sys.platform.umask(),
+            umask: sys.platform.standing().umask,
             name: image.name.clone(),
             exe: image.exe.clone(),
             limits,
@@ -210,6 +210,8 @@ pub(crate) struct Record<P: Platform> {
 /// Every process, alive or waited for.
 pub(crate) struct Processes<P: Platform> {
     pub(crate) records: BTreeMap<u32, Record<P>>,
+    /// The first process: the program that the runner was asked to run.
+    pub(crate) main: u32,
     next: u32,
 }
 
@@ -218,10 +220,13 @@ pub(crate) const INIT: u32 = 1;
 const PID_MAX: u32 = 1 << 22;
 
 impl<P: Platform> Processes<P> {
-    pub(crate) fn new() -> Self {
+    /// Without any; the first one will be `main`.
+    pub(crate) fn new(main: u32) -> Self {
+        let main = main.clamp(INIT + 1, PID_MAX - 1);
         Processes {
             records: BTreeMap::new(),
-            next: INIT + 1,
+            main,
+            next: main,
         }
     }
 
@@ -245,10 +250,15 @@ impl<P: Platform> Processes<P> {
         Err(Errno::EAGAIN)
     }
 
-    /// Enters the first process.
-    pub(crate) fn insert(&mut self, process: Arc<Process<P>>, thread: Arc<Thread<P>>) {
-        let pid = process.pid;
-        self.enter(process, thread, (INIT, pid, pid), abi::SIGCHLD);
+    /// Enters the first process with its group and session.
+    pub(crate) fn insert(
+        &mut self,
+        process: Arc<Process<P>>,
+        thread: Arc<Thread<P>>,
+        pgid: u32,
+        sid: u32,
+    ) {
+        self.enter(process, thread, (INIT, pgid, sid), abi::SIGCHLD);
     }
 
     /// Enters a process with its parent, group and session.
@@ -389,6 +399,7 @@ impl<P: Platform> Linux<P> {
     fn bury(&self, process: &Arc<Process<P>>, status: ExitStatus) {
         let pid = process.pid;
         let orphans;
+        let left = self.processes.lock().left_alone_by(pid);
         let (parent, signal) = {
             let mut table = self.processes.lock();
             orphans = table.give_away_children(pid);
@@ -399,6 +410,10 @@ impl<P: Platform> Linux<P> {
             record.report = None;
             (record.parent, record.exit_signal)
         };
+        self.leave_terminal(pid, |_| false);
+        for group in left {
+            self.hang_up_group(|r| r.pgid == group);
+        }
         for (child, reaper, signal) in orphans {
             if signal != 0 {
                 let info = SigInfo::sent(signal, abi::SI_USER as i32, 0, 0);
@@ -415,7 +430,7 @@ impl<P: Platform> Linux<P> {
             let table = self.processes.lock();
             match table.get(parent) {
                 // The first process stays, for its status is asked for in the end.
-                None => pid != INIT + 1,
+                None => pid != table.main,
                 Some(record) => record.process.signals.lock().reaps_itself(),
             }
         };
@@ -453,10 +468,22 @@ impl<P: Platform> Linux<P> {
         SigInfo::child(signal, code as i32, pid, uid, status)
     }
 
+    /// Whether the runner stops with the first process: when a terminal's user asked for it, or
+    /// when nobody is left who could continue that process.
+    fn stops_the_runner(&self, report: Report) -> bool {
+        let Report::Stopped(signal) = report else {
+            return false;
+        };
+        let table = self.processes.lock();
+        let mut alive = table.records.values().filter(|r| r.life == Life::Alive);
+        u32::from(signal) != abi::SIGSTOP || alive.all(|r| r.process.stopped.load(Ordering::SeqCst))
+    }
+
     /// Stops or continues a whole process and tells its parent.
     pub(crate) fn set_stopped(&self, pid: u32, report: Report) {
-        let (threads, parent) = {
+        let (threads, parent, main) = {
             let mut table = self.processes.lock();
+            let main = table.main;
             let Some(record) = table.get_mut(pid) else {
                 return;
             };
@@ -465,10 +492,13 @@ impl<P: Platform> Linux<P> {
                 return;
             }
             record.report = Some(report);
-            (record.threads.clone(), record.parent)
+            (record.threads.clone(), record.parent, main)
         };
         for thread in threads {
             thread.poke(self);
+        }
+        if pid == main && self.stops_the_runner(report) {
+            self.platform.stop();
         }
         let info = self.child_info(pid, abi::SIGCHLD);
         let wanted = {

@@ -142,7 +142,10 @@ impl<P: Platform> Task<P> {
         self.started = self.sys.platform.cpu_time();
         while self.prepare_return() {
             match self.cpu.run(self.sys.vm, &mut self.regs) {
-                Trap::Syscall => self.system_call(),
+                Trap::Syscall => {
+                    self.thrash = Thrash::default();
+                    self.system_call();
+                }
                 Trap::Fault {
                     address, access, ..
                 } => self.fault(address, access),
@@ -190,8 +193,11 @@ impl<P: Platform> Task<P> {
     fn fault(&mut self, address: VirtAddr, access: Access) {
         if self.thrash.note(self.regs.rip, address.0) {
             self.thrash = Thrash::default();
-            self.sys.kill_largest();
-            return;
+            // With memory to spare it is somebody who takes the page away again and again.
+            if self.sys.is_short_of_memory() {
+                self.sys.kill_largest();
+                return;
+            }
         }
         let (signal, code) = match self.space.core().fault(address, access) {
             Ok(Faulted::PagedIn) => {
@@ -266,9 +272,8 @@ impl<P: Platform> Task<P> {
 
 /// Keeps the map of the first process as text, if it is wanted.
 fn keep_last_map<P: Platform>(sys: &Linux<P>, process: &Process<P>) {
-    let first = crate::process::INIT + 1;
     if sys.options.keep_map
-        && process.pid == first
+        && process.pid == sys.processes.lock().main
         && let Some(space) = process.space()
     {
         let text = crate::maps::text(sys, &space);

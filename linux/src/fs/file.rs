@@ -11,6 +11,7 @@ use super::special::Special;
 use crate::errno::Errno;
 use crate::platform::{DirEntry, FileStat, HostFile, Moment, Platform};
 use crate::system::Linux;
+use crate::terminal::MasterEnd;
 use crate::thread::Task;
 use crate::{Lock, rank};
 use alloc::boxed::Box;
@@ -27,6 +28,8 @@ pub(crate) struct HostOpen<P: Platform> {
     /// The type bits of its mode.
     pub(crate) kind: u32,
     pub(crate) rdev: (u32, u32),
+    /// What hangs a terminal up, if this is a master.
+    pub(crate) master: Option<MasterEnd<P>>,
     /// Its inode, once this description has mapped it.
     inode: Lock<P, Option<InodeRef<P>>, { rank::FILE }>,
 }
@@ -118,9 +121,18 @@ impl<P: Platform> OpenFile<P> {
             key: key_of(&stat),
             kind: stat.kind(),
             rdev: stat.rdev,
+            master: None,
             inode: Lock::<P, _, { rank::FILE }>::new(None),
         };
         Ok(OpenFile::with(Kind::Host(host), flags))
+    }
+
+    /// The same, with what closing it does if it is the master of a terminal.
+    pub(crate) fn with_master(mut self, sys: &'static Linux<P>) -> OpenFile<P> {
+        if let Kind::Host(host) = &mut self.kind {
+            host.master = host.master_end(sys);
+        }
+        self
     }
 
     /// Something of ours that is read and written, with further status flags.

@@ -99,6 +99,11 @@ fn number(text: &[u8]) -> Option<u32> {
     core::str::from_utf8(text).ok()?.parse().ok()
 }
 
+/// Whether an absolute path is that of the caller's own terminal.
+pub(crate) fn is_own_terminal(path: &[u8]) -> bool {
+    path.first() == Some(&b'/') && parts(path).as_slice() == [&b"dev"[..], b"tty"]
+}
+
 /// What of ours an absolute path names for process `pid`, if anything.
 pub(crate) fn own(path: &[u8], pid: u32) -> Option<Own> {
     match parts(path).as_slice() {
@@ -189,6 +194,13 @@ mod tests {
         assert_eq!(own(b"/dev/stdin", 7), Some(Own::Fd(0)));
         assert_eq!(own(b"/proc/meminfo", 7), Some(Own::MemInfo));
         assert_eq!(own(b"/dev/kpmap", 7), Some(Own::KernelPage));
+    }
+
+    #[test]
+    fn the_own_terminal_has_one_path() {
+        assert!(is_own_terminal(b"/dev/../dev//tty"));
+        assert!(!is_own_terminal(b"dev/tty"));
+        assert!(!is_own_terminal(b"/dev/tty1"));
     }
 
     #[test]

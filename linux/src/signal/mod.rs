@@ -302,6 +302,20 @@ impl ProcessSignals {
         }
     }
 
+    /// Ignores every signal of `set`.
+    pub(crate) fn ignore(&mut self, set: SigSet) {
+        for signal in (1..=SIGNALS).filter(|&s| set.contains(s)) {
+            let handler = SIG_IGN;
+            self.set_action(
+                signal,
+                Action {
+                    handler,
+                    ..Action::default()
+                },
+            );
+        }
+    }
+
     /// What a forked child has: the dispositions, nothing pending.
     pub(crate) fn forked(&self) -> ProcessSignals {
         ProcessSignals {

@@ -243,6 +243,7 @@ impl<P: Platform> Task<P> {
         if !host.waits() {
             return host.read(self.sys, buf);
         }
+        self.job_control(host, abi::SIGTTIN)?;
         self.wait_host(file, host, abi::POLLIN)?;
         host.file.read(buf)
     }
@@ -308,9 +309,14 @@ impl<P: Platform> Task<P> {
             (Kind::Pipe(_) | Kind::Socket(_) | Kind::Event(_), At::Offset(_)) => Err(Errno::ESPIPE),
             (Kind::Host(host), At::Own) => {
                 if host.waits() {
+                    self.job_control_of_output(host)?;
                     self.wait_host(file, host, abi::POLLOUT)?;
                 }
-                self.broken_pipe(host.write(self.sys, bytes))
+                let written = host.write(self.sys, bytes);
+                if let Ok(n) = written {
+                    self.sys.typed(host, &bytes[..n]);
+                }
+                self.broken_pipe(written)
             }
             (Kind::Host(host), At::Offset(o)) => host.write_at(self.sys, o, bytes),
             (Kind::Memory(memory), At::Own) => memory.write(bytes, append),

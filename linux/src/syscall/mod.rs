@@ -30,6 +30,7 @@ mod signal;
 mod socket;
 mod stat;
 mod sync;
+mod terminal;
 pub(crate) mod time;
 pub(crate) mod timer;
 
