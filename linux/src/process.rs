@@ -71,6 +71,8 @@ pub(crate) struct Process<P: Platform> {
     /// Who its first thread is, or was.
     pub(crate) creds: Lock<P, Creds, { rank::THREAD }>,
     pub(crate) traits: Traits,
+    /// When it began, on the machine's clock.
+    pub(crate) born: u64,
     /// The nice value.
     pub(crate) nice: AtomicI32,
     pub(crate) timers: Lock<P, Timers, { rank::TIMER }>,
@@ -92,7 +94,7 @@ impl<P: Platform> Process<P> {
         shared: Shared<P>,
         signals: ProcessSignals,
         creds: Creds,
-        traits: Traits,
+        (traits, born): (Traits, u64),
     ) -> Arc<Process<P>> {
         Arc::new(Process {
             pid,
@@ -100,6 +102,7 @@ impl<P: Platform> Process<P> {
             signals: Lock::<P, _, { rank::SIGNALS }>::new(signals),
             creds: Lock::<P, _, { rank::THREAD }>::new(creds),
             traits,
+            born,
             nice: AtomicI32::new(0),
             timers: Lock::<P, _, { rank::TIMER }>::new(Timers::default()),
             ending: AtomicBool::new(false),
@@ -132,7 +135,7 @@ impl<P: Platform> Process<P> {
         };
         let creds = Creds::of(&sys.platform.identity());
         let signals = ProcessSignals::default();
-        Process::with(pid, shared, signals, creds, Traits::new())
+        Process::with(pid, shared, signals, creds, (Traits::new(), sys.now()))
     }
 
     /// A child with copies of what `fork` copies.
@@ -142,6 +145,7 @@ impl<P: Platform> Process<P> {
         space: Arc<AddressSpace<P>>,
         files: Arc<FdTable<P>>,
         creds: Creds,
+        born: u64,
     ) -> Arc<Process<P>> {
         let shared = self.shared.lock();
         let copy = Shared {
@@ -155,7 +159,7 @@ impl<P: Platform> Process<P> {
         };
         drop(shared);
         let signals = self.signals.lock().forked();
-        let child = Process::with(pid, copy, signals, creds, self.traits.forked());
+        let child = Process::with(pid, copy, signals, creds, (self.traits.forked(), born));
         let nice = self.nice.load(Ordering::Relaxed);
         child.nice.store(nice, Ordering::Relaxed);
         child

@@ -96,12 +96,13 @@ pub fn busybox() -> &'static str {
 }
 
 /// The programs of `tests/guests`.
-const GUESTS: [&str; 10] = [
+const GUESTS: [&str; 11] = [
     "acts",
     "deny",
     "ids",
     "memory",
     "prctl",
+    "proc",
     "process_vm",
     "sem",
     "shm",

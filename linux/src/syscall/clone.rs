@@ -177,7 +177,8 @@ impl<P: Platform> Task<P> {
                 true => files,
                 false => Arc::new(files.forked()),
             };
-            self.process.child(tid, space.clone(), files, self.creds())
+            let (creds, now) = (self.creds(), self.sys.now());
+            self.process.child(tid, space.clone(), files, creds, now)
         };
         let thread = Thread::new(tid, &cpu, self.creds());
         self.inherit_signals(&thread, wanted);
