@@ -27,7 +27,13 @@ pub(crate) fn text<P: Platform>(sys: &Linux<P>, space: &AddressSpace<P>) -> Stri
     out
 }
 
-fn line<P: Platform>(sys: &Linux<P>, bounds: &Bounds, entry: &EntryInfo, out: &mut String) {
+/// The line of one entry.
+pub(crate) fn line<P: Platform>(
+    sys: &Linux<P>,
+    bounds: &Bounds,
+    entry: &EntryInfo,
+    out: &mut String,
+) {
     let bit = |p, c| if entry.prot.contains(p) { c } else { '-' };
     let (inode, offset) = match entry.file {
         Some((object, offset)) => (sys.inodes.of_object(object), offset),
