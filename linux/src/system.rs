@@ -4,6 +4,7 @@ use crate::errno::Errno;
 use crate::exec::{self, ExecRequest};
 use crate::fs::inode::Inodes;
 use crate::fs::kernel_page::KernelPage;
+use crate::fs::meminode::MemInodes;
 use crate::fs::table::FdTable;
 use crate::futex::Futexes;
 use crate::platform::{Kicker, Platform};
@@ -53,6 +54,7 @@ pub struct Linux<P: Platform> {
     pub options: Options,
     pub(crate) calls: CallTable<P>,
     pub(crate) inodes: Inodes<P>,
+    pub(crate) memory_inodes: MemInodes<P>,
     pub(crate) futexes: Futexes<P>,
     pub(crate) processes: Lock<P, Processes<P>, { rank::PROCESSES }>,
     /// The number of processes and threads that polled on something of ours.
@@ -76,6 +78,7 @@ impl<P: Platform> Linux<P> {
             options,
             calls: CallTable::new(),
             inodes: Inodes::new(),
+            memory_inodes: MemInodes::new(),
             futexes: Futexes::new(),
             processes: Lock::<P, _, { rank::PROCESSES }>::new(Processes::new()),
             pollers: AtomicU32::new(0),

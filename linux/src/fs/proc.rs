@@ -117,13 +117,14 @@ fn status<P: Platform>(sys: &Linux<P>, process: &Arc<Process<P>>) -> Result<Stri
     let kib = Linux::<P>::PAGE_BYTES / 1024;
     let name = String::from_utf8_lossy(&process.shared.lock().name).into_owned();
     let id = sys.platform.identity();
+    let locked = process.space().map_or(0, |s| s.locked_bytes()) / 1024;
     let table = sys.processes.lock();
     let record = table.get(process.pid).ok_or(Errno::ENOENT)?;
     let state = state_letter(record.life, process.stopped.load(Ordering::Relaxed));
     Ok(format!(
         "Name:\t{name}\nState:\t{state}\nTgid:\t{pid}\nPid:\t{pid}\nPPid:\t{}\n\
          Uid:\t{}\t{}\t{}\t{}\nGid:\t{}\t{}\t{}\t{}\n\
-         VmSize:\t{:8} kB\nVmRSS:\t{:8} kB\nThreads:\t{}\n",
+         VmSize:\t{:8} kB\nVmLck:\t{locked:8} kB\nVmRSS:\t{:8} kB\nThreads:\t{}\n",
         record.parent,
         id.uid,
         id.euid,

@@ -124,6 +124,7 @@ impl<P: Platform> Task<P> {
         // The old guest thread goes before the space that it ran in.
         self.cpu = cpu;
         self.space = image.space;
+        self.process.limits_changed();
         self.regs = image.regs;
         drop((closed, old_space, old_files));
         if let Some(record) = self.sys.processes.lock().get_mut(self.process.pid) {

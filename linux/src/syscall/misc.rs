@@ -86,6 +86,7 @@ impl<P: Platform> Task<P> {
                 return Err(Errno::EPERM);
             }
             process.shared.lock().limits[index] = (soft, hard);
+            process.limits_changed();
         }
         self.put_optional(old, &[before.0, before.1]).map(|()| 0)
     }

@@ -12,7 +12,11 @@ mod io;
 mod memory;
 mod memory_advice;
 mod memory_bsd;
-mod memory_lock;
+mod memory_file;
+pub(crate) mod memory_lock;
+mod memory_move;
+mod memory_pieces;
+mod memory_protect;
 mod misc;
 mod names;
 mod poll;
@@ -54,7 +58,7 @@ impl<P: Platform> CallTable<P> {
     /// Every call that there is.
     pub(crate) fn new() -> Self {
         let mut calls: Vec<Option<Call<P>>> = alloc::vec![None; NUMBERS];
-        let concerns: [Calls<P>; 20] = [
+        let concerns: [Calls<P>; 23] = [
             Task::<P>::CLONE,
             Task::<P>::EPOLL,
             Task::<P>::EXECUTE,
@@ -63,6 +67,9 @@ impl<P: Platform> CallTable<P> {
             Task::<P>::IO,
             Task::<P>::MEMORY,
             Task::<P>::ADVICE,
+            Task::<P>::MOVING,
+            Task::<P>::PROTECTION,
+            Task::<P>::MEMORY_FILES,
             Task::<P>::LOCKING,
             Task::<P>::BSD,
             Task::<P>::MISC,
