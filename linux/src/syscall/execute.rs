@@ -131,6 +131,7 @@ impl<P: Platform> Task<P> {
         self.thread.set_kicker(cpu.kicker());
         self.cpu = cpu;
         self.space = image.space;
+        self.process.limits_changed();
         self.regs = image.regs;
         drop((closed, old_space, old_files));
         self.sys.segments.sweep(self.sys, self.process.pid);

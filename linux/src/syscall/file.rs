@@ -295,6 +295,11 @@ impl<P: Platform> Task<P> {
             // Nobody else in this system has locks to be in the way of.
             abi::F_SETLK | abi::F_SETLKW => Ok(0),
             abi::F_GETLK => self.put(arg, &(abi::F_UNLCK as u16)).map(|()| 0),
+            abi::F_ADD_SEALS => self.add_seals(&file, arg as u32),
+            abi::F_GET_SEALS => match &file.kind {
+                Kind::Memory(memory) => memory.seals().map(u64::from).ok_or(Errno::EINVAL),
+                _ => Err(Errno::EINVAL),
+            },
             F_GETPIPE_SZ => match &file.kind {
                 Kind::Pipe(_) => Ok(CAPACITY as u64),
                 _ => Err(Errno::EBADF),
@@ -407,14 +412,7 @@ impl<P: Platform> Task<P> {
                 }
                 Ok(0)
             }
-            Kind::Memory(memory) if mode == 0 => {
-                let end = offset.checked_add(len).ok_or(Errno::EFBIG)?;
-                if end > memory.object().size() {
-                    memory.truncate(end)?;
-                }
-                Ok(0)
-            }
-            Kind::Memory(_) => Err(Errno::EOPNOTSUPP),
+            Kind::Memory(memory) => memory.allocate(mode as u32, offset, len).map(|()| 0),
             _ => Err(Errno::ENODEV),
         }
     }

@@ -13,7 +13,11 @@ mod limits;
 mod memory;
 mod memory_advice;
 mod memory_bsd;
-mod memory_lock;
+mod memory_file;
+pub(crate) mod memory_lock;
+mod memory_move;
+mod memory_pieces;
+mod memory_protect;
 mod misc;
 mod msg;
 mod names;
@@ -63,7 +67,7 @@ impl<P: Platform> CallTable<P> {
     /// Every call that there is.
     pub(crate) fn new() -> Self {
         let mut calls: Vec<Option<Call<P>>> = alloc::vec![None; NUMBERS];
-        let concerns: [Calls<P>; 28] = [
+        let concerns: [Calls<P>; 31] = [
             Task::<P>::CLONE,
             Task::<P>::EPOLL,
             Task::<P>::EXECUTE,
@@ -73,6 +77,9 @@ impl<P: Platform> CallTable<P> {
             Task::<P>::LIMIT,
             Task::<P>::MEMORY,
             Task::<P>::ADVICE,
+            Task::<P>::MOVING,
+            Task::<P>::PROTECTION,
+            Task::<P>::MEMORY_FILES,
             Task::<P>::LOCKING,
             Task::<P>::BSD,
             Task::<P>::MISC,
