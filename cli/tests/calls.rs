@@ -46,6 +46,22 @@ fn process_tools_see_the_guests() {
 }
 
 #[test]
+fn files_are_locked_limited_and_copied_as_on_the_host() {
+    same(&[guest("files")]);
+}
+
+#[test]
+fn a_limit_of_size_is_the_guests_and_not_the_runners() {
+    let script = "ulimit -S -f 0; echo x > /dev/null; echo \"$(ulimit -f)\"";
+    same(&["/bin/bash", "-c", script]);
+    let run = env!("CARGO_BIN_EXE_bsdvm");
+    let hard = format!("ulimit -f 0; {run} run -- /bin/true 2>/dev/null; echo $? | cat");
+    let output = common::native(&["/bin/bash", "-c", &hard]);
+    // Who may not lift it has no room for the machine's memory.
+    assert!(["0\n", "125\n"].contains(&text(&output.stdout).as_str()));
+}
+
+#[test]
 fn other_processes_memory_is_reached_as_on_the_host() {
     same(&[guest("process_vm")]);
 }

@@ -93,6 +93,8 @@ pub mod rank {
     pub const POLLERS: u8 = 14;
     /// The table of inodes that have pages.
     pub const INODES: u8 = 15;
+    /// Locks of files.
+    pub const LOCKS: u8 = 18;
     /// What is planned.
     pub const ALARMS: u8 = 16;
     /// The table of futex waiters.

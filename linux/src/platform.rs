@@ -299,6 +299,15 @@ pub enum PathChange<'a> {
     MakeNode(u32),
 }
 
+/// Changes to an extended attribute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttributeChange<'a> {
+    /// `setxattr` with a value and flags.
+    Set(&'a [u8], u32),
+    /// `removexattr`.
+    Remove,
+}
+
 /// Whether a symbolic link at the end of a path is followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Follow {
@@ -462,6 +471,24 @@ pub trait Platform: Sized + Send + Sync + 'static {
         follow: Follow,
         buf: &mut [u8],
     ) -> Result<usize, Errno>;
+
+    /// `listxattr` or `llistxattr`; an empty `buf` asks for the size.
+    fn list_xattr(&self, path: &[u8], follow: Follow, buf: &mut [u8]) -> Result<usize, Errno> {
+        let _ = (path, follow, buf);
+        Err(Errno::EOPNOTSUPP)
+    }
+
+    /// Sets or removes an extended attribute.
+    fn change_xattr(
+        &self,
+        path: &[u8],
+        name: &[u8],
+        follow: Follow,
+        change: AttributeChange<'_>,
+    ) -> Result<(), Errno> {
+        let _ = (path, name, follow, change);
+        Err(Errno::EOPNOTSUPP)
+    }
 
     /// `statfs`.
     fn statfs(&self, path: &[u8]) -> Result<FsStat, Errno>;

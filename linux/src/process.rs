@@ -4,6 +4,7 @@ use crate::blocking::{all_channel, child_channel};
 use crate::creds::Creds;
 use crate::errno::Errno;
 use crate::exec::Image;
+use crate::fs::locks::Owner;
 use crate::fs::path::WorkingDir;
 use crate::fs::table::FdTable;
 use crate::platform::Platform;
@@ -389,6 +390,7 @@ impl<P: Platform> Linux<P> {
             )
         };
         self.stop_timers(process);
+        self.release_locks(Owner::Process(process.pid));
         drop(files);
         drop(space);
         self.segments.sweep(self, process.pid);

@@ -96,9 +96,10 @@ pub fn busybox() -> &'static str {
 }
 
 /// The programs of `tests/guests`.
-const GUESTS: [&str; 11] = [
+const GUESTS: [&str; 12] = [
     "acts",
     "deny",
+    "files",
     "ids",
     "memory",
     "prctl",

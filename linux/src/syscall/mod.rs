@@ -4,12 +4,14 @@
 //! all registers (`execve`, `rt_sigreturn`) set them and give back what `rax` is to be.
 
 mod clone;
+mod copies;
 mod epoll;
 mod execute;
 mod file;
 mod ids;
 mod io;
 mod limits;
+mod lock;
 mod memory;
 mod memory_advice;
 mod memory_bsd;
@@ -23,6 +25,7 @@ pub(crate) mod posix_timer;
 pub(crate) mod prctl;
 mod process;
 mod process_vm;
+mod refused;
 mod schedule;
 mod sem;
 pub(crate) mod shm;
@@ -33,6 +36,7 @@ mod sync;
 mod terminal;
 pub(crate) mod time;
 pub(crate) mod timer;
+mod xattr;
 
 use crate::errno::Errno;
 use crate::fs::file::OpenFile;
@@ -63,14 +67,16 @@ impl<P: Platform> CallTable<P> {
     /// Every call that there is.
     pub(crate) fn new() -> Self {
         let mut calls: Vec<Option<Call<P>>> = alloc::vec![None; NUMBERS];
-        let concerns: [Calls<P>; 28] = [
+        let concerns: [Calls<P>; 32] = [
             Task::<P>::CLONE,
+            Task::<P>::COPIES,
             Task::<P>::EPOLL,
             Task::<P>::EXECUTE,
             Task::<P>::FILE,
             Task::<P>::IDS,
             Task::<P>::IO,
             Task::<P>::LIMIT,
+            Task::<P>::LOCK,
             Task::<P>::MEMORY,
             Task::<P>::ADVICE,
             Task::<P>::LOCKING,
@@ -84,6 +90,7 @@ impl<P: Platform> CallTable<P> {
             Task::<P>::PRCTL,
             Task::<P>::PROCESS,
             Task::<P>::PROCESS_VM,
+            Task::<P>::REFUSED,
             Task::<P>::SCHEDULE,
             Task::<P>::SEM,
             Task::<P>::SHM,
@@ -92,6 +99,7 @@ impl<P: Platform> CallTable<P> {
             Task::<P>::STAT,
             Task::<P>::SYNC,
             Task::<P>::TIMER,
+            Task::<P>::XATTR,
         ];
         for &(number, call) in concerns.into_iter().flatten().chain(Task::<P>::TIME) {
             if let Some(slot) = calls.get_mut(number as usize) {
