@@ -304,3 +304,18 @@ fn masks_and_ignored_signals_are_inherited() {
         assert_eq!(status(&got), status(&expected));
     }
 }
+
+#[test]
+fn children_groups_and_signals_are_as_on_the_host() {
+    same(&[guest("family")]);
+}
+
+#[test]
+fn locks_and_waits_on_words_are_as_on_the_host() {
+    same(&[guest("futexes")]);
+}
+
+#[test]
+fn sockets_are_as_on_the_host() {
+    same(&[guest("sockets")]);
+}

@@ -11,8 +11,8 @@
 //! * [`user`]: the guest's memory, copied in and out, typed and checked;
 //! * [`elf`], [`exec`]: programs: parsing, loading, the first stack;
 //! * [`process`], [`thread`], [`wait`]: who runs, who is whose child, how it ends;
-//! * [`creds`]: identities and capabilities;
 //! * [`terminal`]: controlling terminals and job control;
+//! * [`creds`]: identities and capabilities;
 //! * [`signal`]: dispositions, masks, frames, restarts;
 //! * [`fs`]: descriptors, pipes, host files and their pages, `/proc`;
 //! * [`futex`], [`blocking`], [`alarms`]: waiting, and what happens at a time;
@@ -99,6 +99,10 @@ pub mod rank {
     pub const ALARMS: u8 = 16;
     /// The table of futex waiters.
     pub const FUTEX: u8 = 17;
+    /// What is done about each signal.
+    pub const ACTIONS: u8 = 18;
+    /// The working directory, and the mask of modes.
+    pub const ROOTS: u8 = 19;
 }
 
 /// A lock of the platform's machine around a `T`.

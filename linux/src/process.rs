@@ -49,13 +49,33 @@ impl ExitStatus {
     }
 }
 
+/// Where paths begin and what modes lack; shared with other processes after `CLONE_FS`.
+pub(crate) struct Roots<P: Platform> {
+    cwd: Arc<WorkingDir<P>>,
+    umask: u32,
+}
+
+impl<P: Platform> Clone for Roots<P> {
+    fn clone(&self) -> Self {
+        Roots {
+            cwd: self.cwd.clone(),
+            umask: self.umask,
+        }
+    }
+}
+
+impl<P: Platform> Roots<P> {
+    fn share(self) -> Arc<Lock<P, Roots<P>, { rank::ROOTS }>> {
+        Arc::new(Lock::<P, _, { rank::ROOTS }>::new(self))
+    }
+}
+
 /// What `exec` replaces in a process and `fork` copies.
 pub(crate) struct Shared<P: Platform> {
     /// Gone when the process has ended.
     pub(crate) space: Option<Arc<AddressSpace<P>>>,
     pub(crate) files: Arc<FdTable<P>>,
-    pub(crate) cwd: Arc<WorkingDir<P>>,
-    pub(crate) umask: u32,
+    pub(crate) roots: Arc<Lock<P, Roots<P>, { rank::ROOTS }>>,
     /// `comm`: at most 15 bytes.
     pub(crate) name: Vec<u8>,
     /// The absolute path of the program.
@@ -68,7 +88,7 @@ pub(crate) struct Shared<P: Platform> {
 pub(crate) struct Process<P: Platform> {
     pub(crate) pid: u32,
     pub(crate) shared: Lock<P, Shared<P>, { rank::PROCESS }>,
-    pub(crate) signals: Lock<P, ProcessSignals, { rank::SIGNALS }>,
+    pub(crate) signals: Lock<P, ProcessSignals<P>, { rank::SIGNALS }>,
     /// Who its first thread is, or was.
     pub(crate) creds: Lock<P, Creds, { rank::THREAD }>,
     pub(crate) traits: Traits,
@@ -93,7 +113,7 @@ impl<P: Platform> Process<P> {
     fn with(
         pid: u32,
         shared: Shared<P>,
-        signals: ProcessSignals,
+        signals: ProcessSignals<P>,
         creds: Creds,
         (traits, born): (Traits, u64),
     ) -> Arc<Process<P>> {
@@ -128,8 +148,11 @@ impl<P: Platform> Process<P> {
         let shared = Shared {
             space: Some(image.space.clone()),
             files,
-            cwd: Arc::new(WorkingDir::runner()),
-            umask: sys.platform.standing().umask,
+            roots: Roots {
+                cwd: Arc::new(WorkingDir::runner()),
+                umask: sys.platform.standing().umask,
+            }
+            .share(),
             name: image.name.clone(),
             exe: image.exe.clone(),
             limits,
@@ -139,27 +162,32 @@ impl<P: Platform> Process<P> {
         Process::with(pid, shared, signals, creds, (Traits::new(), sys.now()))
     }
 
-    /// A child with copies of what `fork` copies.
+    /// A child with copies of what `fork` copies, and a part in what `flags` of `clone` share.
     pub(crate) fn child(
         &self,
         pid: u32,
         space: Arc<AddressSpace<P>>,
         files: Arc<FdTable<P>>,
         creds: Creds,
-        born: u64,
+        (flags, born): (u32, u64),
     ) -> Arc<Process<P>> {
         let shared = self.shared.lock();
         let copy = Shared {
             space: Some(space),
             files,
-            cwd: shared.cwd.clone(),
-            umask: shared.umask,
+            roots: match flags & abi::CLONE_FS {
+                0 => shared.roots.lock().clone().share(),
+                _ => shared.roots.clone(),
+            },
             name: shared.name.clone(),
             exe: shared.exe.clone(),
             limits: shared.limits,
         };
         drop(shared);
-        let signals = self.signals.lock().forked();
+        let signals = match flags & abi::CLONE_SIGHAND {
+            0 => self.signals.lock().forked(),
+            _ => self.signals.lock().shared(),
+        };
         let child = Process::with(pid, copy, signals, creds, (self.traits.forked(), born));
         let nice = self.nice.load(Ordering::Relaxed);
         child.nice.store(nice, Ordering::Relaxed);
@@ -174,6 +202,36 @@ impl<P: Platform> Process<P> {
     /// Its table of descriptors.
     pub(crate) fn files(&self) -> Arc<FdTable<P>> {
         self.shared.lock().files.clone()
+    }
+
+    fn roots(&self) -> Arc<Lock<P, Roots<P>, { rank::ROOTS }>> {
+        self.shared.lock().roots.clone()
+    }
+
+    /// Its working directory.
+    pub(crate) fn cwd(&self) -> Arc<WorkingDir<P>> {
+        self.roots().lock().cwd.clone()
+    }
+
+    /// Enters another directory; gives back the old one.
+    pub(crate) fn set_cwd(&self, dir: WorkingDir<P>) -> Arc<WorkingDir<P>> {
+        core::mem::replace(&mut self.roots().lock().cwd, Arc::new(dir))
+    }
+
+    /// The bits that modes of new files lack.
+    pub(crate) fn umask(&self) -> u32 {
+        self.roots().lock().umask
+    }
+
+    /// Sets them; gives back what they were.
+    pub(crate) fn set_umask(&self, umask: u32) -> u32 {
+        core::mem::replace(&mut self.roots().lock().umask, umask)
+    }
+
+    /// Shares directory and mask with nobody any more.
+    pub(crate) fn unshare_roots(&self) {
+        let own = self.roots().lock().clone().share();
+        self.shared.lock().roots = own;
     }
 
     /// Its soft limit number `resource`.
@@ -299,6 +357,12 @@ impl<P: Platform> Processes<P> {
         self.records.get_mut(&pid)
     }
 
+    /// Whether `tid` is a thread's number.
+    pub(crate) fn has_thread(&self, tid: u32) -> bool {
+        let mut records = self.records.values();
+        records.any(|r| r.threads.iter().any(|t| t.tid() == tid))
+    }
+
     /// The processes that have not ended.
     pub(crate) fn alive(&self) -> Vec<u32> {
         self.records
@@ -404,8 +468,8 @@ impl<P: Platform> Linux<P> {
     /// Makes a zombie of the process and tells its parent; gives its children to [`INIT`].
     fn bury(&self, process: &Arc<Process<P>>, status: ExitStatus) {
         let pid = process.pid;
-        let orphans;
         let left = self.processes.lock().left_alone_by(pid);
+        let orphans;
         let (parent, signal) = {
             let mut table = self.processes.lock();
             orphans = table.give_away_children(pid);

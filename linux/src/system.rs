@@ -7,6 +7,7 @@ use crate::fs::inode::Inodes;
 use crate::fs::kernel_page::KernelPage;
 use crate::fs::locks::Locks;
 use crate::fs::proc::settings::Settings;
+use crate::fs::socket::names::Sockets;
 use crate::fs::table::FdTable;
 use crate::futex::Futexes;
 use crate::ipc::msg::Queues;
@@ -67,6 +68,7 @@ pub struct Linux<P: Platform> {
     pub(crate) segments: Segments<P>,
     pub(crate) sets: Sets<P>,
     pub(crate) queues: Queues<P>,
+    pub(crate) sockets: Sockets<P>,
     pub(crate) processes: Lock<P, Processes<P>, { rank::PROCESSES }>,
     /// The number of processes and threads that polled on something of ours.
     pub(crate) pollers: AtomicU32,
@@ -97,6 +99,7 @@ impl<P: Platform> Linux<P> {
             segments: Segments::new(),
             sets: Sets::new(),
             queues: Queues::new(),
+            sockets: Sockets::new(),
             processes: Lock::<P, _, { rank::PROCESSES }>::new(Processes::new(main)),
             pollers: AtomicU32::new(0),
             mixed: Lock::<P, _, { rank::POLLERS }>::new(Vec::new()),
@@ -178,6 +181,7 @@ impl<P: Platform> Linux<P> {
             }
             self.sleep(crate::blocking::all_channel(), ticket, None);
         }
+        self.sockets.end();
         self.inodes.sweep(self);
         self.segments.end(self);
         self.kernel_page.end(self);

@@ -64,11 +64,19 @@ fn event_of<P: Platform>(record: &Record<P>, options: u32) -> Option<Event> {
     }
 }
 
+/// Whether a child that ends with this signal is waited for: one with another signal than
+/// `SIGCHLD` only by who asks for such.
+fn is_meant(exit_signal: u32, options: u32) -> bool {
+    let unusual = exit_signal != abi::SIGCHLD;
+    options & abi::__WALL != 0 || unusual == (options & abi::__WCLONE != 0)
+}
+
 impl<P: Platform> Processes<P> {
     /// Looks for a child of `parent`, and takes what it found unless it is to be left.
     fn look(&mut self, parent: u32, which: Which, options: u32) -> Look {
         let wanted = |r: &&mut Record<P>| {
             r.parent == parent
+                && is_meant(r.exit_signal, options)
                 && match which {
                     Which::Any => true,
                     Which::Pid(pid) => r.process.pid == pid,

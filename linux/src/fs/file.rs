@@ -114,7 +114,7 @@ pub(crate) enum Kind<P: Platform> {
     Listing(Listing<P>),
     Event(EventCounter<P>),
     Epoll(Epoll<P>),
-    Socket(Socket<P>),
+    Socket(Arc<Socket<P>>),
     Special(Box<dyn Special<P>>),
 }
 

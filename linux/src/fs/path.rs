@@ -178,7 +178,7 @@ impl<P: Platform> Task<P> {
     pub(crate) fn start_at(&self, fd: u64) -> Result<Start<P>, Errno> {
         let fd = fd as i32;
         if fd == AT_FDCWD {
-            return Ok(Start::Dir(self.process.shared.lock().cwd.clone()));
+            return Ok(Start::Dir(self.process.cwd()));
         }
         Ok(Start::File(self.file(fd as u64)?))
     }
@@ -219,7 +219,7 @@ impl<P: Platform> Task<P> {
     /// The path of a directory of ours that relative paths begin at.
     fn own_start(&self, fd: u64, path: &[u8]) -> Option<Vec<u8>> {
         if fd as i32 == AT_FDCWD {
-            let cwd = self.process.shared.lock().cwd.clone();
+            let cwd = self.process.cwd();
             // From anywhere else, only what begins so can lead to us.
             let may = path.starts_with(b"proc") || path.starts_with(b"..");
             return match &cwd.own {
@@ -239,7 +239,7 @@ impl<P: Platform> Task<P> {
         if path.first() == Some(&b'/') || path.is_empty() {
             return Ok(path.to_vec());
         }
-        let cwd = self.process.shared.lock().cwd.clone();
+        let cwd = self.process.cwd();
         let mut full = cwd.path(&self.sys.platform)?;
         full.push(b'/');
         full.extend_from_slice(path);

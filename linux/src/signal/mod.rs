@@ -10,6 +10,9 @@ mod post;
 
 pub(crate) use frame::AltStack;
 
+use crate::platform::Platform;
+use crate::{Lock, rank};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bsdvm::Access;
 use core::fmt;
@@ -206,6 +209,17 @@ pub(crate) struct Action {
 }
 
 impl Action {
+    /// The flags that are kept; a program that asks what is known finds the others gone.
+    pub(crate) const KNOWN: u64 = (abi::SA_NOCLDSTOP
+        | abi::SA_NOCLDWAIT
+        | abi::SA_SIGINFO
+        | abi::SA_ONSTACK
+        | abi::SA_RESTART
+        | abi::SA_NODEFER
+        | abi::SA_RESETHAND
+        | abi::SA_EXPOSE_TAGBITS
+        | abi::SA_RESTORER) as u64;
+
     pub(crate) fn has(&self, flag: u32) -> bool {
         self.flags & u64::from(flag) != 0
     }
@@ -273,40 +287,33 @@ impl Pending {
     }
 }
 
-/// What the threads of a process share.
+/// What is done about each signal.
 #[derive(Clone, Debug)]
-pub(crate) struct ProcessSignals {
-    actions: [Action; SIGNALS as usize],
-    pub(crate) pending: Pending,
-}
+pub(crate) struct Actions([Action; SIGNALS as usize]);
 
-impl Default for ProcessSignals {
+impl Default for Actions {
     fn default() -> Self {
-        ProcessSignals {
-            actions: [Action::default(); SIGNALS as usize],
-            pending: Pending::default(),
-        }
+        Actions([Action::default(); SIGNALS as usize])
     }
 }
 
-impl ProcessSignals {
-    /// The disposition of `signal`, which is one.
-    pub(crate) fn action(&self, signal: u32) -> Action {
+impl Actions {
+    fn get(&self, signal: u32) -> Action {
         let index = (signal as usize).wrapping_sub(1);
-        self.actions.get(index).copied().unwrap_or_default()
+        self.0.get(index).copied().unwrap_or_default()
     }
 
-    pub(crate) fn set_action(&mut self, signal: u32, action: Action) {
-        if let Some(slot) = self.actions.get_mut((signal as usize).wrapping_sub(1)) {
+    fn set(&mut self, signal: u32, action: Action) {
+        if let Some(slot) = self.0.get_mut((signal as usize).wrapping_sub(1)) {
             *slot = action;
         }
     }
 
     /// Ignores every signal of `set`.
-    pub(crate) fn ignore(&mut self, set: SigSet) {
+    fn ignore(&mut self, set: SigSet) {
         for signal in (1..=SIGNALS).filter(|&s| set.contains(s)) {
             let handler = SIG_IGN;
-            self.set_action(
+            self.set(
                 signal,
                 Action {
                     handler,
@@ -316,17 +323,9 @@ impl ProcessSignals {
         }
     }
 
-    /// What a forked child has: the dispositions, nothing pending.
-    pub(crate) fn forked(&self) -> ProcessSignals {
-        ProcessSignals {
-            actions: self.actions,
-            pending: Pending::default(),
-        }
-    }
-
     /// What is left after `exec`: what was caught is as by default, what was ignored stays so.
-    pub(crate) fn reset_for_exec(&mut self) {
-        for action in &mut self.actions {
+    fn reset(&mut self) {
+        for action in &mut self.0 {
             let handler = if action.handler == SIG_IGN {
                 SIG_IGN
             } else {
@@ -337,6 +336,63 @@ impl ProcessSignals {
                 ..Action::default()
             };
         }
+    }
+}
+
+/// What the threads of a process share.
+pub(crate) struct ProcessSignals<P: Platform> {
+    /// Shared with other processes after `CLONE_SIGHAND`.
+    actions: Arc<Lock<P, Actions, { rank::ACTIONS }>>,
+    pub(crate) pending: Pending,
+}
+
+impl<P: Platform> Default for ProcessSignals<P> {
+    fn default() -> Self {
+        ProcessSignals::with(Actions::default())
+    }
+}
+
+impl<P: Platform> ProcessSignals<P> {
+    /// These dispositions, and nothing pending.
+    fn with(actions: Actions) -> Self {
+        ProcessSignals {
+            actions: Arc::new(Lock::<P, _, { rank::ACTIONS }>::new(actions)),
+            pending: Pending::default(),
+        }
+    }
+
+    /// The disposition of `signal`, which is one.
+    pub(crate) fn action(&self, signal: u32) -> Action {
+        self.actions.lock().get(signal)
+    }
+
+    pub(crate) fn set_action(&mut self, signal: u32, action: Action) {
+        self.actions.lock().set(signal, action);
+    }
+
+    /// Ignores every signal of `set`.
+    pub(crate) fn ignore(&mut self, set: SigSet) {
+        self.actions.lock().ignore(set);
+    }
+
+    /// What a forked child has: the dispositions, nothing pending.
+    pub(crate) fn forked(&self) -> ProcessSignals<P> {
+        ProcessSignals::with(self.actions.lock().clone())
+    }
+
+    /// What a child has that shares the dispositions themselves.
+    pub(crate) fn shared(&self) -> ProcessSignals<P> {
+        ProcessSignals {
+            actions: self.actions.clone(),
+            pending: Pending::default(),
+        }
+    }
+
+    /// What is left after `exec`; whoever shared the dispositions keeps them.
+    pub(crate) fn reset_for_exec(&mut self) {
+        let mut actions = self.actions.lock().clone();
+        actions.reset();
+        self.actions = Arc::new(Lock::<P, _, { rank::ACTIONS }>::new(actions));
     }
 
     /// Whether children leave no zombie.
@@ -402,15 +458,15 @@ mod tests {
 
     #[test]
     fn exec_keeps_what_was_ignored() {
-        let mut signals = ProcessSignals::default();
-        signals.set_action(
+        let mut signals = Actions::default();
+        signals.set(
             2,
             Action {
                 handler: SIG_IGN,
                 ..Action::default()
             },
         );
-        signals.set_action(
+        signals.set(
             3,
             Action {
                 handler: 0x1234,
@@ -418,24 +474,24 @@ mod tests {
                 ..Action::default()
             },
         );
-        signals.set_action(
+        signals.set(
             0,
             Action {
                 handler: 7,
                 ..Action::default()
             },
         );
-        signals.set_action(
+        signals.set(
             65,
             Action {
                 handler: 7,
                 ..Action::default()
             },
         );
-        signals.reset_for_exec();
-        assert_eq!(signals.action(2).handler, SIG_IGN);
-        assert_eq!(signals.action(3), Action::default());
-        assert_eq!(signals.action(65), Action::default());
+        signals.reset();
+        assert_eq!(signals.get(2).handler, SIG_IGN);
+        assert_eq!(signals.get(3), Action::default());
+        assert_eq!(signals.get(65), Action::default());
     }
 
     #[test]

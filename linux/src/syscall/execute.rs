@@ -137,6 +137,7 @@ impl<P: Platform> Task<P> {
         self.sys.segments.sweep(self.sys, self.process.pid);
         if let Some(record) = self.sys.processes.lock().get_mut(self.process.pid) {
             record.executed = true;
+            record.exit_signal = abi::SIGCHLD;
         }
         self.process.left_space.store(true, Ordering::SeqCst);
         self.sys.wake(all_channel());

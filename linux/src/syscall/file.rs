@@ -87,7 +87,7 @@ impl<P: Platform> Task<P> {
         mode: u32,
     ) -> Result<OpenFile<P>, Errno> {
         let start = self.start_for(dir, path)?;
-        let umask = self.process.shared.lock().umask;
+        let umask = self.process.umask();
         let mode = mode & 0o7777 & !umask;
         let file = self
             .sys
@@ -327,6 +327,13 @@ impl<P: Platform> Task<P> {
                 Kind::Host(host) => self.terminal(host, request, arg),
                 Kind::Pipe(pipe) if request == ioctl::FIONREAD => {
                     self.put(arg, &(pipe.readable() as u32)).map(|()| 0)
+                }
+                Kind::Socket(socket) if request == ioctl::FIONREAD => {
+                    if socket.state.lock().listening.is_some() {
+                        return Err(Errno::EINVAL);
+                    }
+                    let n = socket.inbox.readable(!socket.kind.connects());
+                    self.put(arg, &(n as u32)).map(|()| 0)
                 }
                 _ => Err(Errno::ENOTTY),
             },

@@ -6,7 +6,7 @@ use crate::errno::Errno;
 use crate::fs::event::EventCounter;
 use crate::fs::file::{HostOpen, Kind, OpenFile};
 use crate::fs::pipe::{Attempt, PipeEnd};
-use crate::fs::socket::Socket;
+use crate::fs::socket::SocketKind;
 use crate::fs::special::Special;
 use crate::platform::{HostFile, Platform};
 use crate::signal::SigInfo;
@@ -168,7 +168,7 @@ impl<P: Platform> Task<P> {
         let len = len.min(MOST);
         let mut done = 0u64;
         loop {
-            let want = (len - done).min(CHUNK as u64) as usize;
+            let want = (len - done).min(at_once(file)) as usize;
             let bytes = match self.read_some(file, at, want) {
                 Ok(bytes) => bytes,
                 Err(e) if done == 0 => return Err(e),
@@ -199,9 +199,7 @@ impl<P: Platform> Task<P> {
         let mut buf = vec![0; want];
         let n = match (&file.kind, at) {
             (Kind::Pipe(end), At::Own) => return self.read_pipe(file.is_nonblocking(), end, want),
-            (Kind::Socket(socket), At::Own) => {
-                return self.read_socket(socket, want, file.is_nonblocking(), false);
-            }
+            (Kind::Socket(socket), At::Own) => return self.read_socket(file, socket, want),
             (Kind::Event(event), At::Own) => self.read_event(file, event, &mut buf)?,
             (Kind::Special(special), At::Own) => self.read_special(file, &**special, &mut buf)?,
             (Kind::Epoll(_), _) => return Err(Errno::EINVAL),
@@ -286,7 +284,7 @@ impl<P: Platform> Task<P> {
         let len = len.min(MOST);
         let mut done = 0u64;
         loop {
-            let want = (len - done).min(CHUNK as u64) as usize;
+            let want = (len - done).min(at_once(file)) as usize;
             let place = from.checked_add(done).ok_or(Errno::EFAULT)?;
             let written = self
                 .bytes(place, want)
@@ -320,7 +318,11 @@ impl<P: Platform> Task<P> {
                 self.broken_pipe(self.write_pipe(file.is_nonblocking(), end, bytes))
             }
             (Kind::Socket(socket), At::Own) => {
-                self.broken_pipe(self.write_socket(socket, bytes, file.is_nonblocking()))
+                let written = self.write_socket(file, socket, bytes.to_vec());
+                match socket.kind {
+                    SocketKind::Stream => self.broken_pipe(written),
+                    _ => written,
+                }
             }
             (Kind::Event(event), At::Own) => self.write_event(file, event, bytes),
             (Kind::Epoll(_) | Kind::Special(_), _) => Err(Errno::EINVAL),
@@ -402,39 +404,6 @@ impl<P: Platform> Task<P> {
             Attempt::Wait => None,
         };
         self.wait_on(end.channel(), None, attempt)?
-    }
-
-    /// Reads what has come in, or looks at it only.
-    pub(super) fn read_socket(
-        &self,
-        socket: &Socket<P>,
-        want: usize,
-        nonblocking: bool,
-        peek: bool,
-    ) -> Result<Vec<u8>, Errno> {
-        let Some(end) = socket.incoming() else {
-            return Ok(Vec::new());
-        };
-        if !peek {
-            return self.read_pipe(nonblocking, &end, want);
-        }
-        let look = || match end.peek(want) {
-            Attempt::Done(bytes) => Some(Ok(bytes)),
-            Attempt::Broken => Some(Ok(Vec::new())),
-            Attempt::Wait if nonblocking => Some(Err(Errno::EAGAIN)),
-            Attempt::Wait => None,
-        };
-        self.wait_on(end.channel(), None, look)?
-    }
-
-    pub(super) fn write_socket(
-        &self,
-        socket: &Socket<P>,
-        bytes: &[u8],
-        nonblocking: bool,
-    ) -> Result<usize, Errno> {
-        let end = socket.outgoing().ok_or(Errno::EPIPE)?;
-        self.write_pipe(nonblocking, &end, bytes)
     }
 
     fn read_special(
@@ -547,6 +516,15 @@ impl<P: Platform> Task<P> {
             }
         }
         Ok(done)
+    }
+}
+
+/// What is moved at once: a message is one piece.
+fn at_once<P: Platform>(file: &OpenFile<P>) -> u64 {
+    const MESSAGE: u64 = 1 << 20;
+    match &file.kind {
+        Kind::Socket(socket) if socket.kind.has_messages() => MESSAGE,
+        _ => CHUNK as u64,
     }
 }
 

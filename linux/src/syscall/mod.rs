@@ -3,6 +3,7 @@
 //! A call takes its six arguments and gives back a value or an error number. Calls that change
 //! all registers (`execve`, `rt_sigreturn`) set them and give back what `rax` is to be.
 
+mod attributes;
 mod clone;
 mod copies;
 mod epoll;
@@ -67,7 +68,8 @@ impl<P: Platform> CallTable<P> {
     /// Every call that there is.
     pub(crate) fn new() -> Self {
         let mut calls: Vec<Option<Call<P>>> = alloc::vec![None; NUMBERS];
-        let concerns: [Calls<P>; 32] = [
+        let concerns: [Calls<P>; 33] = [
+            Task::<P>::ATTRIBUTES,
             Task::<P>::CLONE,
             Task::<P>::COPIES,
             Task::<P>::EPOLL,

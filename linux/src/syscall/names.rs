@@ -8,7 +8,6 @@ use crate::fs::proc::Node;
 use crate::platform::{Follow, HostFile, PathChange, Platform};
 use crate::syscall::time::Timespec;
 use crate::thread::Task;
-use alloc::sync::Arc;
 use linux_raw_sys::general as abi;
 
 const HERE: u64 = abi::AT_FDCWD as u64;
@@ -133,7 +132,7 @@ impl<P: Platform> Task<P> {
     }
 
     fn getcwd(&mut self, [to, len, ..]: Args) -> Answer {
-        let cwd = self.process.shared.lock().cwd.clone();
+        let cwd = self.process.cwd();
         let mut path = cwd.path(&self.sys.platform)?;
         path.push(0);
         if path.len() as u64 > len {
@@ -200,9 +199,7 @@ impl<P: Platform> Task<P> {
     }
 
     fn enter_dir(&self, dir: WorkingDir<P>) -> Answer {
-        let dir = Arc::new(dir);
-        let old = core::mem::replace(&mut self.process.shared.lock().cwd, dir);
-        drop(old);
+        drop(self.process.set_cwd(dir));
         Ok(0)
     }
 
@@ -219,7 +216,7 @@ impl<P: Platform> Task<P> {
     }
 
     fn masked(&self, mode: u64) -> u32 {
-        mode as u32 & !self.process.shared.lock().umask
+        mode as u32 & !self.process.umask()
     }
 
     fn mkdir(&mut self, [path, mode, ..]: Args) -> Answer {
@@ -236,7 +233,7 @@ impl<P: Platform> Task<P> {
 
     fn mknodat(&mut self, [dir, path, mode, ..]: Args) -> Answer {
         match mode as u32 & abi::S_IFMT {
-            0 | abi::S_IFREG | abi::S_IFIFO => {
+            0 | abi::S_IFREG | abi::S_IFIFO | abi::S_IFSOCK => {
                 self.change(dir, path, PathChange::MakeNode(self.masked(mode)))
             }
             _ => Err(Errno::EPERM),
@@ -429,8 +426,7 @@ impl<P: Platform> Task<P> {
 
     fn umask(&mut self, [mask, ..]: Args) -> Answer {
         let new = mask as u32 & 0o777;
-        let old = core::mem::replace(&mut self.process.shared.lock().umask, new);
-        Ok(u64::from(old))
+        Ok(u64::from(self.process.set_umask(new)))
     }
 
     /// The path to give to `exec`: what a link of ours leads to, or the path itself.

@@ -68,7 +68,7 @@ impl<P: Platform> Task<P> {
         self.poll_list(fds, count, deadline)
     }
 
-    fn relative_deadline(&self, at: u64) -> Result<Option<u64>, Errno> {
+    pub(super) fn relative_deadline(&self, at: u64) -> Result<Option<u64>, Errno> {
         if at == 0 {
             return Ok(None);
         }

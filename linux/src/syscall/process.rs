@@ -18,6 +18,8 @@ const P_ALL: u64 = 0;
 const P_PID: u64 = 1;
 const P_PGID: u64 = 2;
 const P_PIDFD: u64 = 3;
+/// Options of the waits that tell which children are meant.
+const WHOSE: u32 = abi::__WALL | abi::__WCLONE | abi::__WNOTHREAD;
 
 impl<P: Platform> Task<P> {
     pub(super) const PROCESS: Calls<P> = &[
@@ -59,7 +61,7 @@ impl<P: Platform> Task<P> {
     fn wait4(&mut self, [pid, status, options, usage, ..]: Args) -> Answer {
         let options = options as u32;
         let known = abi::WNOHANG | abi::WUNTRACED | abi::WCONTINUED;
-        if options & !(known | abi::__WALL | abi::__WCLONE | abi::__WNOTHREAD) != 0 {
+        if options & !(known | WHOSE) != 0 {
             return Err(Errno::EINVAL);
         }
         let which = match pid as i32 {
@@ -69,7 +71,7 @@ impl<P: Platform> Task<P> {
             n if n < 0 => Which::Group(n.unsigned_abs()),
             n => Which::Pid(n.unsigned_abs()),
         };
-        let Some(waited) = self.wait_child(which, options & known | abi::WEXITED)? else {
+        let Some(waited) = self.wait_child(which, options | abi::WEXITED)? else {
             return Ok(0);
         };
         self.put_optional(status, &waited.event.wait_word())?;
@@ -80,7 +82,7 @@ impl<P: Platform> Task<P> {
     fn waitid(&mut self, [kind, id, info, options, usage, _]: Args) -> Answer {
         let options = options as u32;
         let events = abi::WEXITED | abi::WSTOPPED | abi::WCONTINUED;
-        if options & !(events | abi::WNOHANG | abi::WNOWAIT) != 0 || options & events == 0 {
+        if options & !(events | abi::WNOHANG | abi::WNOWAIT | WHOSE) != 0 || options & events == 0 {
             return Err(Errno::EINVAL);
         }
         let which = match kind {

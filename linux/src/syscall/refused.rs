@@ -32,7 +32,6 @@ impl<P: Platform> Task<P> {
         (abi::__NR_quotactl, Self::refused),
         (abi::__NR_syslog, Self::refused),
         (abi::__NR_vhangup, Self::refused),
-        (abi::__NR_unshare, Self::unshare),
         (abi::__NR_setns, Self::refused),
         (abi::__NR_fanotify_init, Self::refused),
         (abi::__NR_open_by_handle_at, Self::refused),
@@ -60,28 +59,6 @@ impl<P: Platform> Task<P> {
         let flags = abi::O_PATH | abi::O_DIRECTORY;
         self.sys.platform.open(start.base()?, &path, flags, 0)?;
         Err(Errno::EPERM)
-    }
-
-    /// What a thread shares with the others of its process stays shared; namespaces are refused.
-    fn unshare(&mut self, [flags, ..]: Args) -> Answer {
-        let flags = flags as u32;
-        let own = abi::CLONE_FS | abi::CLONE_FILES | abi::CLONE_SYSVSEM;
-        let namespaces = abi::CLONE_NEWNS
-            | abi::CLONE_NEWCGROUP
-            | abi::CLONE_NEWUTS
-            | abi::CLONE_NEWIPC
-            | abi::CLONE_NEWUSER
-            | abi::CLONE_NEWPID
-            | abi::CLONE_NEWNET
-            | abi::CLONE_NEWTIME;
-        if flags & !(own | namespaces | abi::CLONE_THREAD | abi::CLONE_SIGHAND | abi::CLONE_VM) != 0
-        {
-            return Err(Errno::EINVAL);
-        }
-        if flags & !own != 0 {
-            return Err(Errno::EPERM);
-        }
-        Ok(0)
     }
 
     fn ioprio_get(&mut self, [which, who, ..]: Args) -> Answer {

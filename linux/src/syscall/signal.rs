@@ -35,16 +35,20 @@ impl<P: Platform> Task<P> {
 
     fn rt_sigaction(&mut self, [signal, new, old, size, ..]: Args) -> Answer {
         let signal = signal as u32;
-        if size != 8 || signal == 0 || signal > SIGNALS {
+        if size != 8 {
             return Err(Errno::EINVAL);
         }
         let new: Option<Action> = if new == 0 { None } else { Some(self.get(new)?) };
+        if signal == 0 || signal > SIGNALS {
+            return Err(Errno::EINVAL);
+        }
         if new.is_some() && UNSTOPPABLE.contains(signal) {
             return Err(Errno::EINVAL);
         }
         let before = self.process.signals.lock().action(signal);
         if let Some(mut action) = new {
             action.mask = action.mask.without(UNSTOPPABLE);
+            action.flags &= Action::KNOWN;
             let mut signals = self.process.signals.lock();
             signals.set_action(signal, action);
             if action.ignores(signal) {
@@ -196,7 +200,9 @@ impl<P: Platform> Task<P> {
     }
 
     fn kill(&mut self, [pid, signal, ..]: Args) -> Answer {
-        let info = self.mine(self.checked(signal)?, 0);
+        // Whom a number that is no signal would reach is looked for first.
+        let checked = self.checked(signal);
+        let info = self.mine(checked.unwrap_or(0), 0);
         let me = self.process.pid;
         match pid as i32 {
             0 => {
@@ -211,7 +217,7 @@ impl<P: Platform> Task<P> {
             }
             n => self.signal_all(info, |r| r.process.pid == n.unsigned_abs())?,
         }
-        Ok(0)
+        checked.map(|_| 0)
     }
 
     fn tkill(&mut self, [tid, signal, ..]: Args) -> Answer {
@@ -229,9 +235,11 @@ impl<P: Platform> Task<P> {
     }
 
     fn signal_one(&self, pid: Option<u32>, tid: u32, signal: u64) -> Answer {
-        let info = self.mine(self.checked(signal)?, SI_TKILL);
+        let checked = self.checked(signal);
+        let info = self.mine(checked.unwrap_or(0), SI_TKILL);
         self.check_thread_target(pid, tid, info.signal)?;
-        self.sys.signal_thread(pid, tid, info).map(|()| 0)
+        self.sys.signal_thread(pid, tid, info)?;
+        checked.map(|_| 0)
     }
 
     /// `rt_tgsigqueueinfo`: a signal for one thread, with the sender's own record.

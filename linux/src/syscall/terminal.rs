@@ -1,6 +1,7 @@
 //! `ioctl` on terminals: settings, sizes, and whose they are.
 
 use super::Answer;
+use crate::creds::cap;
 use crate::errno::Errno;
 use crate::fs::file::HostOpen;
 use crate::platform::{HostFile, Platform, TerminalAnswer, TerminalCall};
@@ -134,7 +135,7 @@ impl<P: Platform> Task<P> {
         host.file.terminal(TerminalCall::Get)?;
         let (pgid, sid) = self.group_and_session();
         let device = host.terminal(None);
-        let superuser = self.sys.platform.identity().euid == 0;
+        let superuser = self.creds().capable(cap::SYS_ADMIN);
         let mut terminals = self.sys.terminals.lock();
         let own = terminals.of_session(sid);
         if own.is_some() && own.map(|o| o.device) == device {

@@ -150,7 +150,7 @@ impl<P: Platform> Task<P> {
                 };
             }
             b"cwd" => {
-                let cwd = process.shared.lock().cwd.clone();
+                let cwd = process.cwd();
                 return Ok(Node::Link(cwd.path(&self.sys.platform)?));
             }
             b"root" => return Ok(Node::Link(b"/".to_vec())),
@@ -486,7 +486,7 @@ fn status<P: Platform>(whose: &Whose<P>) -> Result<String, Errno> {
     let name = String::from_utf8_lossy(&name_of(whose))
         .replace('\\', "\\\\")
         .replace('\n', "\\n");
-    let umask = process.shared.lock().umask;
+    let umask = process.umask();
     let id = whose.thread.as_ref().map_or(process.pid, |t| t.tid());
     let descriptors = process
         .files()
