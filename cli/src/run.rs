@@ -168,6 +168,11 @@ fn system(
     args: &RunArgs,
     trace: Option<&'static TraceFile>,
 ) -> Result<&'static Linux<HostPlatform>, Failure> {
+    // A file that may not grow is an error to be told, not an end.
+    let told = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, told);
+    // First of all: it lifts the limits that would hold for the machine's memory too.
+    let platform = HostPlatform::new();
     let size = &args.memory;
     let machine = Hosted::new(size.bytes).map_err(|e| bad_memory(size, &e.to_string()))?;
     let config = Config {
@@ -182,7 +187,7 @@ fn system(
     };
     // It lives as long as the system, which is never freed.
     let vm = Box::leak(Box::new(vm));
-    Ok(Linux::new(vm, HostPlatform::new(), options))
+    Ok(Linux::new(vm, platform, options))
 }
 
 fn bad_memory(size: &Size, why: &str) -> Failure {

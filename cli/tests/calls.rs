@@ -37,12 +37,30 @@ fn proc_says_of_a_process_what_the_hosts_does() {
 /// What `ps` and its kin make of it: the guests' processes alone.
 #[test]
 fn process_tools_see_the_guests() {
-    let script = "sleep 100 & ps -e -o comm= | sort; pgrep -c sleep; ps -o ppid= -p $! | tr -d ' ' | grep -cx $$; \
-        ps -o stat=,args= -p $!; kill $!; free | wc -l; vmstat | wc -l; top -b -n1 | grep -c COMMAND";
+    let script = "sleep 100 & until [ \"$(cat /proc/$!/comm)\" = sleep ]; do :; done; \
+        ps -e -o comm= | grep -vxE 'bash|ps|sleep|grep'; ps -C sleep -o comm=; pgrep -c sleep; \
+        ps -o ppid= -p $! | tr -d ' ' | grep -cx $$; ps -o args= -p $!; kill $!; \
+        free | wc -l; vmstat | wc -l; top -b -n1 | grep -c COMMAND";
     let output = bsdvm(&[], &["/bin/bash", "-c", script]);
     assert_eq!(text(&output.stderr), "");
-    let expected = "bash\nps\nsleep\nsort\n1\n1\nS    sleep 100\n3\n3\n1\n";
+    let expected = "sleep\n1\n1\nsleep 100\n3\n3\n1\n";
     assert_eq!(text(&output.stdout), expected);
+}
+
+#[test]
+fn files_are_locked_limited_and_copied_as_on_the_host() {
+    same(&[guest("files")]);
+}
+
+#[test]
+fn a_limit_of_size_is_the_guests_and_not_the_runners() {
+    let script = "ulimit -S -f 0; echo x > /dev/null; echo \"$(ulimit -f)\"";
+    same(&["/bin/bash", "-c", script]);
+    let run = env!("CARGO_BIN_EXE_bsdvm");
+    let hard = format!("ulimit -f 0; {run} run -- /bin/true 2>/dev/null; echo $? | cat");
+    let output = common::native(&["/bin/bash", "-c", &hard]);
+    // Who may not lift it has no room for the machine's memory.
+    assert!(["0\n", "125\n"].contains(&text(&output.stdout).as_str()));
 }
 
 #[test]

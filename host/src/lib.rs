@@ -26,7 +26,8 @@ use bsdvm::{SpaceId, Vm};
 use bsdvm_hosted::{GuestThread, Hosted, HostedError};
 use bsdvm_linux::Errno;
 use bsdvm_linux::platform::{
-    Base, FileStat, Follow, FsStat, Identity, PathChange, Platform, PollBits, Standing, SystemName,
+    AttributeChange, Base, FileStat, Follow, FsStat, Identity, PathChange, Platform, PollBits,
+    Standing, SystemName,
 };
 use rustix::io::Errno as HostErrno;
 use std::io::Write;
@@ -55,6 +56,7 @@ impl HostPlatform {
     pub fn new() -> HostPlatform {
         let limits = limits();
         take_descriptors();
+        lift_limits();
         let standing = standing();
         // Modes are the guests' to mask, each with its own.
         rustix::process::umask(rustix::fs::Mode::empty());
@@ -110,6 +112,24 @@ fn take_descriptors() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     let _ = setrlimit(Resource::Nofile, limit);
+}
+
+/// The limits of guests are ours to keep: the runner, whose work is theirs, is not to die of them.
+/// A host that refuses leaves what was.
+fn lift_limits() {
+    use rustix::process::{Resource as R, Rlimit, getrlimit, setrlimit};
+    for resource in [R::Cpu, R::Fsize, R::Data, R::As, R::Nproc] {
+        let maximum = getrlimit(resource).maximum;
+        let none = Rlimit {
+            current: None,
+            maximum: None,
+        };
+        let most = Rlimit {
+            current: maximum,
+            maximum,
+        };
+        let _ = setrlimit(resource, none).or_else(|_| setrlimit(resource, most));
+    }
 }
 
 impl Default for HostPlatform {
@@ -239,6 +259,20 @@ impl Platform for HostPlatform {
         path::xattr(path, name, follow, buf)
     }
 
+    fn list_xattr(&self, path: &[u8], follow: Follow, buf: &mut [u8]) -> Result<usize, Errno> {
+        path::list_xattr(path, follow, buf)
+    }
+
+    fn change_xattr(
+        &self,
+        path: &[u8],
+        name: &[u8],
+        follow: Follow,
+        change: AttributeChange<'_>,
+    ) -> Result<(), Errno> {
+        path::change_xattr(path, name, follow, change)
+    }
+
     fn statfs(&self, path: &[u8]) -> Result<FsStat, Errno> {
         path::statfs(path)
     }
@@ -271,10 +305,6 @@ impl Platform for HostPlatform {
         self.identity.clone()
     }
 
-    fn assume(&self, user: u32, group: u32, groups: &[u32]) -> Result<(), Errno> {
-        identity::assume(user, group, groups)
-    }
-
     fn standing(&self) -> Standing {
         self.standing
     }
@@ -283,6 +313,10 @@ impl Platform for HostPlatform {
         let own = rustix::process::getpid();
         // Whoever continues us sends SIGCONT, which the runner passes on.
         let _ = rustix::process::kill_process(own, rustix::process::Signal::STOP);
+    }
+
+    fn assume(&self, user: u32, group: u32, groups: &[u32]) -> Result<(), Errno> {
+        identity::assume(user, group, groups)
     }
 
     fn system_name(&self) -> SystemName {

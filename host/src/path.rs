@@ -3,11 +3,11 @@
 use crate::errno;
 use crate::file::OpenHostFile;
 use bsdvm_linux::Errno;
-use bsdvm_linux::platform::{Base, FileStat, Follow, FsStat, Moment, PathChange};
+use bsdvm_linux::platform::{AttributeChange, Base, FileStat, Follow, FsStat, Moment, PathChange};
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::{
     Access, AtFlags, CWD, FileType, Gid, Mode, OFlags, RenameFlags, Statx, StatxFlags, Timespec,
-    Timestamps, Uid,
+    Timestamps, Uid, XattrFlags,
 };
 
 type At<'a> = Base<'a, OpenHostFile>;
@@ -142,6 +142,35 @@ pub(crate) fn xattr(
         (Follow::No, false) => rustix::fs::lgetxattr(path, name, buf),
     };
     got.map_err(errno)
+}
+
+pub(crate) fn list_xattr(path: &[u8], follow: Follow, buf: &mut [u8]) -> Result<usize, Errno> {
+    let got = match (follow, buf.is_empty()) {
+        (Follow::Yes, true) => rustix::fs::listxattr_query(path),
+        (Follow::Yes, false) => rustix::fs::listxattr(path, buf),
+        (Follow::No, true) => rustix::fs::llistxattr_query(path),
+        (Follow::No, false) => rustix::fs::llistxattr(path, buf),
+    };
+    got.map_err(errno)
+}
+
+pub(crate) fn change_xattr(
+    path: &[u8],
+    name: &[u8],
+    follow: Follow,
+    change: AttributeChange<'_>,
+) -> Result<(), Errno> {
+    let done = match (change, follow) {
+        (AttributeChange::Set(value, flags), Follow::Yes) => {
+            rustix::fs::setxattr(path, name, value, XattrFlags::from_bits_retain(flags))
+        }
+        (AttributeChange::Set(value, flags), Follow::No) => {
+            rustix::fs::lsetxattr(path, name, value, XattrFlags::from_bits_retain(flags))
+        }
+        (AttributeChange::Remove, Follow::Yes) => rustix::fs::removexattr(path, name),
+        (AttributeChange::Remove, Follow::No) => rustix::fs::lremovexattr(path, name),
+    };
+    done.map_err(errno)
 }
 
 pub(crate) fn statfs(path: &[u8]) -> Result<FsStat, Errno> {

@@ -71,6 +71,11 @@ pub(crate) const fn message_channel(id: i32) -> Channel {
     tagged(0xcb, id as u64)
 }
 
+/// A lock of a file was let go of.
+pub(crate) const fn locks_channel() -> Channel {
+    tagged(0xcc, 0)
+}
+
 impl<P: Platform> Linux<P> {
     pub(crate) fn ticket(&self, channel: Channel) -> Ticket {
         self.vm.machine().ticket(channel)

@@ -11,8 +11,8 @@
 //! * [`user`]: the guest's memory, copied in and out, typed and checked;
 //! * [`elf`], [`exec`]: programs: parsing, loading, the first stack;
 //! * [`process`], [`thread`], [`wait`]: who runs, who is whose child, how it ends;
-//! * [`creds`]: identities and capabilities;
 //! * [`terminal`]: controlling terminals and job control;
+//! * [`creds`]: identities and capabilities;
 //! * [`signal`]: dispositions, masks, frames, restarts;
 //! * [`fs`]: descriptors, pipes, host files and their pages, `/proc`;
 //! * [`futex`], [`blocking`], [`alarms`]: waiting, and what happens at a time;
@@ -93,6 +93,8 @@ pub mod rank {
     pub const POLLERS: u8 = 14;
     /// The table of inodes that have pages.
     pub const INODES: u8 = 15;
+    /// Locks of files.
+    pub const LOCKS: u8 = 18;
     /// What is planned.
     pub const ALARMS: u8 = 16;
     /// The table of futex waiters.

@@ -299,6 +299,15 @@ pub enum PathChange<'a> {
     MakeNode(u32),
 }
 
+/// Changes to an extended attribute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttributeChange<'a> {
+    /// `setxattr` with a value and flags.
+    Set(&'a [u8], u32),
+    /// `removexattr`.
+    Remove,
+}
+
 /// Whether a symbolic link at the end of a path is followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Follow {
@@ -463,6 +472,24 @@ pub trait Platform: Sized + Send + Sync + 'static {
         buf: &mut [u8],
     ) -> Result<usize, Errno>;
 
+    /// `listxattr` or `llistxattr`; an empty `buf` asks for the size.
+    fn list_xattr(&self, path: &[u8], follow: Follow, buf: &mut [u8]) -> Result<usize, Errno> {
+        let _ = (path, follow, buf);
+        Err(Errno::EOPNOTSUPP)
+    }
+
+    /// Sets or removes an extended attribute.
+    fn change_xattr(
+        &self,
+        path: &[u8],
+        name: &[u8],
+        follow: Follow,
+        change: AttributeChange<'_>,
+    ) -> Result<(), Errno> {
+        let _ = (path, name, follow, change);
+        Err(Errno::EOPNOTSUPP)
+    }
+
     /// `statfs`.
     fn statfs(&self, path: &[u8]) -> Result<FsStat, Errno>;
 
@@ -483,14 +510,6 @@ pub trait Platform: Sized + Send + Sync + 'static {
     /// Whose rights the guest has.
     fn identity(&self) -> Identity;
 
-    /// Makes the calling supervisor touch files as this user, with this group and these further
-    /// ones, from now on, and those that it spawns. Only a world in which identities mean nothing
-    /// leaves this out.
-    fn assume(&self, user: u32, group: u32, groups: &[u32]) -> Result<(), Errno> {
-        let _ = (user, group, groups);
-        Ok(())
-    }
-
     /// The runner's place among its host's processes.
     fn standing(&self) -> Standing {
         Standing::default()
@@ -499,6 +518,14 @@ pub trait Platform: Sized + Send + Sync + 'static {
     /// Stops the runner with all of its guests, as a terminal's user asked of the program. Returns
     /// when it was continued, or at once where nobody could continue it.
     fn stop(&self) {}
+
+    /// Makes the calling supervisor touch files as this user, with this group and these further
+    /// ones, from now on, and those that it spawns. Only a world in which identities mean nothing
+    /// leaves this out.
+    fn assume(&self, user: u32, group: u32, groups: &[u32]) -> Result<(), Errno> {
+        let _ = (user, group, groups);
+        Ok(())
+    }
 
     /// What `uname` tells.
     fn system_name(&self) -> SystemName;

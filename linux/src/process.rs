@@ -4,6 +4,7 @@ use crate::blocking::{all_channel, child_channel};
 use crate::creds::Creds;
 use crate::errno::Errno;
 use crate::exec::Image;
+use crate::fs::locks::Owner;
 use crate::fs::path::WorkingDir;
 use crate::fs::table::FdTable;
 use crate::platform::Platform;
@@ -168,8 +169,7 @@ impl<P: Platform> Process<P> {
         space: Arc<AddressSpace<P>>,
         files: Arc<FdTable<P>>,
         creds: Creds,
-        flags: u32,
-        born: u64,
+        (flags, born): (u32, u64),
     ) -> Arc<Process<P>> {
         let shared = self.shared.lock();
         let copy = Shared {
@@ -454,6 +454,7 @@ impl<P: Platform> Linux<P> {
             )
         };
         self.stop_timers(process);
+        self.release_locks(Owner::Process(process.pid));
         drop(files);
         drop(space);
         self.segments.sweep(self, process.pid);

@@ -5,6 +5,7 @@ use crate::errno::Errno;
 use crate::exec::{self, ExecRequest};
 use crate::fs::inode::Inodes;
 use crate::fs::kernel_page::KernelPage;
+use crate::fs::locks::Locks;
 use crate::fs::meminode::MemInodes;
 use crate::fs::proc::settings::Settings;
 use crate::fs::socket::names::Sockets;
@@ -65,6 +66,7 @@ pub struct Linux<P: Platform> {
     pub(crate) futexes: Futexes<P>,
     pub(crate) alarms: Alarms<P>,
     pub(crate) settings: Settings<P>,
+    pub(crate) locks: Locks<P>,
     pub(crate) segments: Segments<P>,
     pub(crate) sets: Sets<P>,
     pub(crate) queues: Queues<P>,
@@ -96,6 +98,7 @@ impl<P: Platform> Linux<P> {
             futexes: Futexes::new(),
             alarms: Alarms::new(),
             settings: Settings::new(),
+            locks: Locks::new(),
             segments: Segments::new(),
             sets: Sets::new(),
             queues: Queues::new(),

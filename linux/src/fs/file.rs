@@ -3,6 +3,7 @@
 use super::epoll::Epoll;
 use super::event::EventCounter;
 use super::inode::{InodeRef, Key, key_of};
+use super::locks::Owner;
 use super::memfile::MemFile;
 use super::pipe::PipeEnd;
 use super::proc::{Lister, Maker, Names, Reader, Taker, Writer};
@@ -121,6 +122,17 @@ pub(crate) enum Kind<P: Platform> {
 pub(crate) struct OpenFile<P: Platform> {
     pub(crate) kind: Kind<P>,
     flags: AtomicU32,
+    /// Its number and the system, once it has locks of its file.
+    locker: Lock<P, Option<(&'static Linux<P>, u64)>, { rank::FILE }>,
+}
+
+impl<P: Platform> Drop for OpenFile<P> {
+    fn drop(&mut self) {
+        let locker = *self.locker.lock();
+        if let Some((sys, number)) = locker {
+            sys.release_locks(Owner::Open(number));
+        }
+    }
 }
 
 /// The flags that `F_SETFL` changes.
@@ -131,6 +143,7 @@ impl<P: Platform> OpenFile<P> {
         OpenFile {
             kind,
             flags: AtomicU32::new(flags),
+            locker: Lock::<P, _, { rank::FILE }>::new(None),
         }
     }
 
@@ -210,6 +223,12 @@ impl<P: Platform> OpenFile<P> {
             next: Lock::<P, _, { rank::FILE }>::new(0),
         };
         OpenFile::with(Kind::Listing(listing), abi::O_RDONLY | abi::O_DIRECTORY)
+    }
+
+    /// What its locks know it by.
+    pub(crate) fn number(&self, sys: &'static Linux<P>) -> u64 {
+        let mut locker = self.locker.lock();
+        locker.get_or_insert_with(|| (sys, sys.next_id())).1
     }
 
     /// The status flags.

@@ -6,6 +6,7 @@
 //! * `inode`: host files that have pages: one object of the core for each, and its pager;
 //! * `memfile`, `meminode`: files that are memory only (`memfd_create`);
 //! * `special`: files that stand for something else: `timerfile`, `sigfile`, `pidfile`;
+//! * `locks`: locks of files;
 //! * `path`: where a path leads: to the host, or to us (`/proc/self`, `/dev/fd`);
 //! * `proc`: what the files of `/proc` say.
 
@@ -14,6 +15,7 @@ pub(crate) mod event;
 pub(crate) mod file;
 pub(crate) mod inode;
 pub(crate) mod kernel_page;
+pub(crate) mod locks;
 pub(crate) mod memfile;
 pub(crate) mod meminode;
 pub(crate) mod path;

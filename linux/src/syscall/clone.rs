@@ -2,9 +2,10 @@
 
 use super::{Answer, Args, Calls};
 use crate::blocking::all_channel;
+use crate::creds::cap;
 use crate::errno::Errno;
 use crate::platform::{GuestThread, Platform};
-use crate::process::Process;
+use crate::process::{Process, Record};
 use crate::signal::AltStack;
 use crate::system::Linux;
 use crate::thread::{Task, Thread};
@@ -187,6 +188,9 @@ impl<P: Platform> Task<P> {
         if inconsistent || wanted.exit_signal > crate::signal::SIGNALS {
             return Err(Errno::EINVAL);
         }
+        if !thread {
+            self.check_process_limit()?;
+        }
         let tid = self.sys.processes.lock().allocate_pid()?;
         let child = self.child_task(tid, &wanted)?;
         if has(abi::CLONE_PARENT_SETTID) {
@@ -222,6 +226,30 @@ impl<P: Platform> Task<P> {
         Ok(u64::from(tid))
     }
 
+    /// `RLIMIT_NPROC`, which does not hold for the superuser.
+    fn check_process_limit(&self) -> Result<(), Errno> {
+        const RLIMIT_NPROC: u32 = 6;
+        let limit = self.process.limit(RLIMIT_NPROC);
+        let creds = self.creds();
+        let user = creds.user.real;
+        let free = user == 0 || creds.capable(cap::SYS_RESOURCE) || creds.capable(cap::SYS_ADMIN);
+        if limit == u64::MAX || free {
+            return Ok(());
+        }
+        let table = self.sys.processes.lock();
+        let own = |r: &&Record<P>| r.process.creds.lock().user.real == user;
+        let threads: usize = table
+            .records
+            .values()
+            .filter(own)
+            .map(|r| r.threads.len())
+            .sum();
+        if threads as u64 >= limit {
+            return Err(Errno::EAGAIN);
+        }
+        Ok(())
+    }
+
     /// The new thread, ready to run but in no table yet.
     fn child_task(&mut self, tid: u32, wanted: &Wanted) -> Result<Task<P>, Errno> {
         let has = |flag| wanted.flags & flag != 0;
@@ -248,10 +276,9 @@ impl<P: Platform> Task<P> {
                 false => Arc::new(files.forked()),
             };
             let (creds, now) = (self.creds(), self.sys.now());
-            let flags = wanted.flags;
             let child = self
                 .process
-                .child(tid, space.clone(), files, creds, flags, now);
+                .child(tid, space.clone(), files, creds, (wanted.flags, now));
             if wanted.clears {
                 child.signals.lock().reset_for_exec();
             }

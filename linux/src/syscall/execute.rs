@@ -133,7 +133,8 @@ impl<P: Platform> Task<P> {
         self.space = image.space;
         self.process.limits_changed();
         self.regs = image.regs;
-        drop((closed, old_space, old_files));
+        self.closed_all(closed);
+        drop((old_space, old_files));
         self.sys.segments.sweep(self.sys, self.process.pid);
         if let Some(record) = self.sys.processes.lock().get_mut(self.process.pid) {
             record.executed = true;

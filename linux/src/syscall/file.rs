@@ -9,7 +9,7 @@ use crate::fs::path::{Own, is_own_terminal};
 use crate::fs::pipe::{CAPACITY, Pipe};
 use crate::fs::proc::Node;
 use crate::fs::table::OnExec;
-use crate::platform::{HostFile, Platform};
+use crate::platform::{DirEntry, HostFile, Platform};
 use crate::terminal::pty_path;
 use crate::thread::Task;
 use alloc::sync::Arc;
@@ -43,8 +43,8 @@ impl<P: Platform> Task<P> {
         (abi::__NR_fdatasync, Self::fdatasync),
         (abi::__NR_fallocate, Self::fallocate),
         (abi::__NR_fadvise64, Self::fadvise),
-        (abi::__NR_flock, Self::flock),
         (abi::__NR_getdents64, Self::getdents),
+        (abi::__NR_getdents, Self::old_getdents),
     ];
 
     fn descriptor_limit(&self) -> u64 {
@@ -67,7 +67,7 @@ impl<P: Platform> Task<P> {
         self.openat([abi::AT_FDCWD as u64, path, u64::from(flags), mode, 0, 0])
     }
 
-    fn openat(&mut self, [dir, path, flags, mode, ..]: Args) -> Answer {
+    pub(super) fn openat(&mut self, [dir, path, flags, mode, ..]: Args) -> Answer {
         let path = self.path(path)?;
         let flags = flags as u32;
         let on_exec = OnExec::from_flags(flags);
@@ -210,7 +210,9 @@ impl<P: Platform> Task<P> {
 
     fn close(&mut self, [fd, ..]: Args) -> Answer {
         let files = self.process.files();
-        drop(files.remove(fd as u32)?);
+        let file = files.remove(fd as u32)?;
+        self.sys.closed_by(&file, self.process.pid);
+        drop(file);
         self.sys.inodes.sweep(self.sys);
         Ok(0)
     }
@@ -222,7 +224,7 @@ impl<P: Platform> Task<P> {
         }
         let files = self.process.files();
         match flags as u32 {
-            0 => drop(files.take_range(first..=last)),
+            0 => self.closed_all(files.take_range(first..=last)),
             CLOSE_RANGE_CLOEXEC => {
                 for fd in files.numbers() {
                     if (first..=last).contains(&fd) {
@@ -234,6 +236,14 @@ impl<P: Platform> Task<P> {
         }
         self.sys.inodes.sweep(self.sys);
         Ok(0)
+    }
+
+    /// What was closed goes, and this process's locks of it.
+    pub(super) fn closed_all(&self, files: Vec<Arc<OpenFile<P>>>) {
+        for file in &files {
+            self.sys.closed_by(file, self.process.pid);
+        }
+        drop(files);
     }
 
     fn lseek(&mut self, [fd, offset, whence, ..]: Args) -> Answer {
@@ -261,7 +271,8 @@ impl<P: Platform> Task<P> {
         let limit = self.descriptor_limit();
         let files = self.process.files();
         let old = files.replace(to as u32, file, OnExec::from_flags(flags), limit)?;
-        if old.is_some() {
+        if let Some(old) = old {
+            self.sys.closed_by(&old, self.process.pid);
             drop(old);
             self.sys.inodes.sweep(self.sys);
         }
@@ -280,6 +291,9 @@ impl<P: Platform> Task<P> {
                 .install(file.clone(), on_exec, arg, limit)
                 .map(u64::from)
         };
+        if let Some(answer) = self.lock_command(&file, command as u32, arg) {
+            return answer;
+        }
         match command as u32 {
             abi::F_DUPFD => duplicate(OnExec::Keep),
             F_DUPFD_CLOEXEC => duplicate(OnExec::Close),
@@ -292,9 +306,6 @@ impl<P: Platform> Task<P> {
             }
             abi::F_GETFL => Ok(u64::from(file.flags())),
             abi::F_SETFL => file.set_flags(arg as u32).map(|()| 0),
-            // Nobody else in this system has locks to be in the way of.
-            abi::F_SETLK | abi::F_SETLKW => Ok(0),
-            abi::F_GETLK => self.put(arg, &(abi::F_UNLCK as u16)).map(|()| 0),
             abi::F_ADD_SEALS => self.add_seals(&file, arg as u32),
             abi::F_GET_SEALS => match &file.kind {
                 Kind::Memory(memory) => memory.seals().map(u64::from).ok_or(Errno::EINVAL),
@@ -365,12 +376,20 @@ impl<P: Platform> Task<P> {
     }
 
     fn ftruncate(&mut self, [fd, len, ..]: Args) -> Answer {
-        self.file(fd)?.truncate(self.sys, len).map(|()| 0)
+        let file = self.file(fd)?;
+        if file.may_write() {
+            self.check_size(len)?;
+        }
+        file.truncate(self.sys, len).map(|()| 0)
     }
 
     fn truncate(&mut self, [path, len, ..]: Args) -> Answer {
         let path = self.path(path)?;
+        if (len as i64) < 0 {
+            return Err(Errno::EINVAL);
+        }
         let file = self.open_host(abi::AT_FDCWD as u64, &path, abi::O_WRONLY, 0)?;
+        self.check_size(len)?;
         file.truncate(self.sys, len).map(|()| 0)
     }
 
@@ -404,6 +423,9 @@ impl<P: Platform> Task<P> {
         if !file.may_write() {
             return Err(Errno::EBADF);
         }
+        if matches!(file.kind, Kind::Host(_) | Kind::Memory(_)) {
+            self.check_size(offset.saturating_add(len))?;
+        }
         match &file.kind {
             Kind::Host(host) => {
                 host.file.allocate(mode as u32, offset, len)?;
@@ -426,18 +448,41 @@ impl<P: Platform> Task<P> {
         }
     }
 
-    fn flock(&mut self, [fd, ..]: Args) -> Answer {
-        self.file(fd).map(|_| 0)
+    /// The entries of a directory of which `size` bytes each fit in `room`.
+    fn some_entries(&self, file: &OpenFile<P>, room: usize) -> Result<Vec<DirEntry>, Errno> {
+        match &file.kind {
+            Kind::Host(host) if host.is_directory() => host.file.entries(room),
+            Kind::Listing(listing) => Ok(listing.entries(room)),
+            _ => Err(Errno::ENOTDIR),
+        }
+    }
+
+    /// The record of old: number, offset, length, name, and its kind in the last byte.
+    fn old_getdents(&mut self, [fd, to, len, ..]: Args) -> Answer {
+        let file = self.file(fd)?;
+        let room = (len as u32).min(1 << 16) as usize;
+        let mut out: Vec<u8> = Vec::new();
+        for entry in self.some_entries(&file, room)? {
+            let start = out.len();
+            let size = entry.record_bytes();
+            out.extend_from_slice(&entry.ino.to_le_bytes());
+            out.extend_from_slice(&entry.next.to_le_bytes());
+            out.extend_from_slice(&(size as u16).to_le_bytes());
+            out.extend_from_slice(&entry.name);
+            out.resize(start + size, 0);
+            out[start + size - 1] = entry.kind;
+        }
+        if out.len() > room {
+            return Err(Errno::EINVAL);
+        }
+        self.write_user(to, &out)?;
+        Ok(out.len() as u64)
     }
 
     fn getdents(&mut self, [fd, to, len, ..]: Args) -> Answer {
         let file = self.file(fd)?;
         let room = (len as u32).min(1 << 16) as usize;
-        let entries = match &file.kind {
-            Kind::Host(host) if host.is_directory() => host.file.entries(room)?,
-            Kind::Listing(listing) => listing.entries(room),
-            _ => return Err(Errno::ENOTDIR),
-        };
+        let entries = self.some_entries(&file, room)?;
         let mut out = Vec::new();
         for entry in entries {
             let size = entry.record_bytes();

@@ -21,10 +21,11 @@ const MOST: u64 = 0x7fff_f000;
 /// What is moved at once.
 const CHUNK: usize = 128 << 10;
 const IOV_MAX: u64 = 1024;
+const RLIMIT_FSIZE: u32 = 1;
 
 /// Where in a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum At {
+pub(super) enum At {
     /// At the file's own offset, which moves.
     Own,
     /// At this byte; the offset stays.
@@ -32,7 +33,7 @@ enum At {
 }
 
 impl At {
-    fn absolute(offset: u64) -> Result<At, Errno> {
+    pub(super) fn absolute(offset: u64) -> Result<At, Errno> {
         if (offset as i64) < 0 {
             Err(Errno::EINVAL)
         } else {
@@ -40,7 +41,7 @@ impl At {
         }
     }
 
-    fn further(self, bytes: usize) -> At {
+    pub(super) fn further(self, bytes: usize) -> At {
         match self {
             At::Own => At::Own,
             At::Offset(at) => At::Offset(at.saturating_add(bytes as u64)),
@@ -81,21 +82,21 @@ impl<P: Platform> Task<P> {
         self.write_from(&file, At::absolute(offset)?, from, len)
     }
 
-    fn readv(&mut self, [fd, iov, count, ..]: Args) -> Answer {
+    pub(super) fn readv(&mut self, [fd, iov, count, ..]: Args) -> Answer {
         let file = self.file(fd)?;
         self.each_vector(iov, count, At::Own, |at, base, len| {
             self.read_to(&file, at, base, len)
         })
     }
 
-    fn writev(&mut self, [fd, iov, count, ..]: Args) -> Answer {
+    pub(super) fn writev(&mut self, [fd, iov, count, ..]: Args) -> Answer {
         let file = self.file(fd)?;
         self.each_vector(iov, count, At::Own, |at, base, len| {
             self.write_from(&file, at, base, len)
         })
     }
 
-    fn preadv(&mut self, [fd, iov, count, offset, ..]: Args) -> Answer {
+    pub(super) fn preadv(&mut self, [fd, iov, count, offset, ..]: Args) -> Answer {
         let file = self.file(fd)?;
         let at = At::absolute(offset)?;
         self.each_vector(iov, count, at, |at, base, len| {
@@ -103,7 +104,7 @@ impl<P: Platform> Task<P> {
         })
     }
 
-    fn pwritev(&mut self, [fd, iov, count, offset, ..]: Args) -> Answer {
+    pub(super) fn pwritev(&mut self, [fd, iov, count, offset, ..]: Args) -> Answer {
         let file = self.file(fd)?;
         let at = At::absolute(offset)?;
         self.each_vector(iov, count, at, |at, base, len| {
@@ -221,7 +222,12 @@ impl<P: Platform> Task<P> {
     }
 
     /// Reads once.
-    fn read_some(&self, file: &OpenFile<P>, at: At, want: usize) -> Result<Vec<u8>, Errno> {
+    pub(super) fn read_some(
+        &self,
+        file: &OpenFile<P>,
+        at: At,
+        want: usize,
+    ) -> Result<Vec<u8>, Errno> {
         let mut buf = vec![0; want];
         let n = match (&file.kind, at) {
             (Kind::Pipe(end), At::Own) => return self.read_pipe(file.is_nonblocking(), end, want),
@@ -331,7 +337,13 @@ impl<P: Platform> Task<P> {
     }
 
     /// Writes once.
-    fn write_some(&self, file: &OpenFile<P>, at: At, bytes: &[u8]) -> Result<usize, Errno> {
+    pub(super) fn write_some(
+        &self,
+        file: &OpenFile<P>,
+        at: At,
+        bytes: &[u8],
+    ) -> Result<usize, Errno> {
+        let bytes = self.within_limit(file, at, bytes)?;
         let append = file.flags() & abi::O_APPEND != 0;
         match (&file.kind, at) {
             (Kind::Pipe(end), At::Own) => {
@@ -366,6 +378,49 @@ impl<P: Platform> Task<P> {
             (Kind::Raw(raw), At::Offset(o)) => raw.write_at(o, bytes),
             (Kind::Listing(_), _) => Err(Errno::EINVAL),
         }
+    }
+
+    /// What of `bytes` may be written without a file becoming larger than allowed.
+    fn within_limit<'b>(
+        &self,
+        file: &OpenFile<P>,
+        at: At,
+        bytes: &'b [u8],
+    ) -> Result<&'b [u8], Errno> {
+        let has_size = match &file.kind {
+            Kind::Host(host) => host.is_regular(),
+            Kind::Memory(_) => true,
+            _ => false,
+        };
+        let limit = self.process.limit(RLIMIT_FSIZE);
+        if !has_size || limit == u64::MAX {
+            return Ok(bytes);
+        }
+        let from = match at {
+            At::Offset(o) => o,
+            At::Own if file.flags() & abi::O_APPEND != 0 => file.stat()?.size,
+            At::Own => file.position(),
+        };
+        match limit.checked_sub(from) {
+            None | Some(0) if !bytes.is_empty() => Err(self.too_large()),
+            Some(room) => Ok(&bytes[..bytes.len().min(room as usize)]),
+            None => Ok(bytes),
+        }
+    }
+
+    /// `SIGXFSZ`, and the error that goes with it.
+    pub(super) fn too_large(&self) -> Errno {
+        let info = SigInfo::sent(abi::SIGXFSZ, 0, self.process.pid, 0);
+        self.sys.signal_thread(None, self.thread.tid(), info).ok();
+        Errno::EFBIG
+    }
+
+    /// Refuses a size beyond the limit of files.
+    pub(super) fn check_size(&self, bytes: u64) -> Result<(), Errno> {
+        if bytes > self.process.limit(RLIMIT_FSIZE) && bytes <= i64::MAX as u64 {
+            return Err(self.too_large());
+        }
+        Ok(())
     }
 
     fn write_pipe(

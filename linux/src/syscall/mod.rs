@@ -3,13 +3,16 @@
 //! A call takes its six arguments and gives back a value or an error number. Calls that change
 //! all registers (`execve`, `rt_sigreturn`) set them and give back what `rax` is to be.
 
+mod attributes;
 mod clone;
+mod copies;
 mod epoll;
 mod execute;
 mod file;
 mod ids;
 mod io;
 mod limits;
+mod lock;
 mod memory;
 mod memory_advice;
 mod memory_bsd;
@@ -27,6 +30,7 @@ pub(crate) mod posix_timer;
 pub(crate) mod prctl;
 mod process;
 mod process_vm;
+mod refused;
 mod schedule;
 mod sem;
 pub(crate) mod shm;
@@ -37,6 +41,7 @@ mod sync;
 mod terminal;
 pub(crate) mod time;
 pub(crate) mod timer;
+mod xattr;
 
 use crate::errno::Errno;
 use crate::fs::file::OpenFile;
@@ -67,14 +72,17 @@ impl<P: Platform> CallTable<P> {
     /// Every call that there is.
     pub(crate) fn new() -> Self {
         let mut calls: Vec<Option<Call<P>>> = alloc::vec![None; NUMBERS];
-        let concerns: [Calls<P>; 31] = [
+        let concerns: [Calls<P>; 36] = [
+            Task::<P>::ATTRIBUTES,
             Task::<P>::CLONE,
+            Task::<P>::COPIES,
             Task::<P>::EPOLL,
             Task::<P>::EXECUTE,
             Task::<P>::FILE,
             Task::<P>::IDS,
             Task::<P>::IO,
             Task::<P>::LIMIT,
+            Task::<P>::LOCK,
             Task::<P>::MEMORY,
             Task::<P>::ADVICE,
             Task::<P>::MOVING,
@@ -91,6 +99,7 @@ impl<P: Platform> CallTable<P> {
             Task::<P>::PRCTL,
             Task::<P>::PROCESS,
             Task::<P>::PROCESS_VM,
+            Task::<P>::REFUSED,
             Task::<P>::SCHEDULE,
             Task::<P>::SEM,
             Task::<P>::SHM,
@@ -99,6 +108,7 @@ impl<P: Platform> CallTable<P> {
             Task::<P>::STAT,
             Task::<P>::SYNC,
             Task::<P>::TIMER,
+            Task::<P>::XATTR,
         ];
         for &(number, call) in concerns.into_iter().flatten().chain(Task::<P>::TIME) {
             if let Some(slot) = calls.get_mut(number as usize) {

@@ -55,6 +55,10 @@ impl<P: Platform> Task<P> {
         (abi::__NR_fchown, Self::fchown),
         (abi::__NR_fchownat, Self::fchownat),
         (abi::__NR_utimensat, Self::utimensat),
+        (abi::__NR_utime, Self::utime),
+        (abi::__NR_utimes, Self::utimes),
+        (abi::__NR_futimesat, Self::futimesat),
+        (abi::__NR_fchmodat2, Self::fchmodat2),
         (abi::__NR_umask, Self::umask),
     ];
 
@@ -366,6 +370,61 @@ impl<P: Platform> Task<P> {
             .platform
             .change(None, &name, PathChange::Times(times, follow))
             .map(|()| 0)
+    }
+
+    /// Times in seconds.
+    fn utime(&mut self, [path, times, ..]: Args) -> Answer {
+        let times = match times {
+            0 => [(0, NOW); 2],
+            at => {
+                let [a, m]: [i64; 2] = self.get(at)?;
+                [(a, 0), (m, 0)]
+            }
+        };
+        self.change(HERE, path, PathChange::Times(times, Follow::Yes))
+    }
+
+    fn utimes(&mut self, [path, times, ..]: Args) -> Answer {
+        self.futimesat([HERE, path, times, 0, 0, 0])
+    }
+
+    /// Times in microseconds.
+    fn futimesat(&mut self, [dir, path, times, ..]: Args) -> Answer {
+        let times = match times {
+            0 => [(0, NOW); 2],
+            at => {
+                let [asec, amicro, msec, mmicro]: [i64; 4] = self.get(at)?;
+                if [amicro, mmicro].iter().any(|m| !(0..1_000_000).contains(m)) {
+                    return Err(Errno::EINVAL);
+                }
+                [(asec, amicro * 1000), (msec, mmicro * 1000)]
+            }
+        };
+        if path == 0 {
+            let file = self.file(dir)?;
+            let name = file.as_host().ok_or(Errno::EINVAL)?.file.path()?;
+            let change = PathChange::Times(times, Follow::Yes);
+            return self.sys.platform.change(None, &name, change).map(|()| 0);
+        }
+        self.change(dir, path, PathChange::Times(times, Follow::Yes))
+    }
+
+    fn fchmodat2(&mut self, [dir, path, mode, flags, ..]: Args) -> Answer {
+        let flags = flags as u32;
+        if flags & !(abi::AT_SYMLINK_NOFOLLOW | abi::AT_EMPTY_PATH) != 0 {
+            return Err(Errno::EINVAL);
+        }
+        if flags & abi::AT_EMPTY_PATH != 0 && self.path(path)?.is_empty() {
+            return self.fchmod([dir, mode, 0, 0, 0, 0]);
+        }
+        if flags & abi::AT_SYMLINK_NOFOLLOW != 0 {
+            let name = self.path(path)?;
+            let start = self.start_for(dir, &name)?;
+            if self.sys.platform.read_link(start.base()?, &name).is_ok() {
+                return Err(Errno::EOPNOTSUPP);
+            }
+        }
+        self.fchmodat([dir, path, mode, 0, 0, 0])
     }
 
     fn umask(&mut self, [mask, ..]: Args) -> Answer {

@@ -57,7 +57,7 @@ impl<P: Platform> Task<P> {
         Ok((20 - i64::from(nice.unwrap_or(0))) as u64)
     }
 
-    fn setpriority(&mut self, [which, who, nice, ..]: Args) -> Answer {
+    pub(super) fn setpriority(&mut self, [which, who, nice, ..]: Args) -> Answer {
         let nice = (nice as i32).clamp(-20, 19);
         let creds = self.creds();
         let privileged = creds.capable(cap::SYS_NICE);

@@ -163,12 +163,6 @@ impl<P: Platform> Task<P> {
         (abi::__NR_statx, Self::statx),
         (abi::__NR_statfs, Self::statfs),
         (abi::__NR_fstatfs, Self::fstatfs),
-        (abi::__NR_getxattr, Self::getxattr),
-        (abi::__NR_lgetxattr, Self::lgetxattr),
-        (abi::__NR_fgetxattr, Self::fgetxattr),
-        (abi::__NR_listxattr, Self::listxattr),
-        (abi::__NR_llistxattr, Self::listxattr),
-        (abi::__NR_flistxattr, Self::listxattr),
     ];
 
     /// What `path`, relative to `dir`, leads to; an empty path is `dir` itself where the flags
@@ -304,57 +298,6 @@ impl<P: Platform> Task<P> {
         let host = file.as_host().ok_or(Errno::ENOSYS)?;
         let stat = host.file.statfs()?;
         self.put(to, &StatFs::from(&stat)).map(|()| 0)
-    }
-
-    fn getxattr(&mut self, args: Args) -> Answer {
-        self.xattr(args, Follow::Yes)
-    }
-
-    fn lgetxattr(&mut self, args: Args) -> Answer {
-        self.xattr(args, Follow::No)
-    }
-
-    fn xattr(&self, [path, name, to, len, ..]: Args, follow: Follow) -> Answer {
-        let path = self.absolute(&self.path(path)?)?;
-        let name = self.xattr_name(name)?;
-        self.xattr_answer(to, len, |buf| {
-            self.sys.platform.xattr(&path, &name, follow, buf)
-        })
-    }
-
-    fn fgetxattr(&mut self, [fd, name, to, len, ..]: Args) -> Answer {
-        let file = self.file(fd)?;
-        let name = self.xattr_name(name)?;
-        let host = file.as_host().ok_or(Errno::EOPNOTSUPP)?;
-        self.xattr_answer(to, len, |buf| host.file.xattr(&name, buf))
-    }
-
-    fn xattr_name(&self, name: u64) -> Result<alloc::vec::Vec<u8>, Errno> {
-        let name = self.string(name, abi::XATTR_NAME_MAX as usize + 1, Errno::ERANGE)?;
-        if name.is_empty() {
-            Err(Errno::ERANGE)
-        } else {
-            Ok(name)
-        }
-    }
-
-    fn xattr_answer(
-        &self,
-        to: u64,
-        len: u64,
-        ask: impl FnOnce(&mut [u8]) -> Result<usize, Errno>,
-    ) -> Answer {
-        let mut buf = vec![0; len.min(u64::from(abi::XATTR_SIZE_MAX)) as usize];
-        let n = ask(&mut buf)?;
-        if !buf.is_empty() {
-            self.write_user(to, buf.get(..n).ok_or(Errno::ERANGE)?)?;
-        }
-        Ok(n as u64)
-    }
-
-    /// Lists of attributes are not told: as from a file system without any.
-    fn listxattr(&mut self, _: Args) -> Answer {
-        Err(Errno::EOPNOTSUPP)
     }
 }
 

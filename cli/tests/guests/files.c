@@ -1,0 +1,282 @@
+/* Locks, limits of size, copies, attributes, and what is refused. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <sys/xattr.h>
+#include <time.h>
+#include <unistd.h>
+#include <utime.h>
+
+#define SAY(call) do { errno = 0; long r_ = (long)(call); printf("%s = %ld %s\n", #call, r_, r_ < 0 ? strerrorname_np(errno) : ""); } while (0)
+
+static char dir[] = "/tmp/filesXXXXXX";
+static int lock(int f, int cmd, int type, long start, long len) {
+    struct flock l = {.l_type = type, .l_whence = SEEK_SET, .l_start = start, .l_len = len};
+    return fcntl(f, cmd, &l);
+}
+static void ask(int f, int type, long start, long len) {
+    struct flock l = {.l_type = type, .l_whence = SEEK_SET, .l_start = start, .l_len = len};
+    int r = fcntl(f, F_GETLK, &l);
+    printf("ask %d: %d %ld %ld %d\n", r, l.l_type, l.l_start, l.l_len, l.l_pid == getppid());
+}
+static void in_child(void (*act)(int), int f) {
+    fflush(stdout);
+    if (!fork()) {
+        act(f);
+        fflush(stdout);
+        _exit(0);
+    }
+    wait(0);
+}
+static void others(int f) {
+    ask(f, F_RDLCK, 0, 0);
+    ask(f, F_WRLCK, 0, 0);
+    ask(f, F_WRLCK, 30, 10);
+    ask(f, F_WRLCK, 100, 0);
+    SAY(lock(f, F_SETLK, F_WRLCK, 15, 1));
+    SAY(lock(f, F_SETLK, F_RDLCK, 50, 5));
+    SAY(lock(f, F_SETLK, F_WRLCK, 50, 5));
+    SAY(lock(f, F_SETLK, F_WRLCK, 200, 5));
+    SAY(flock(f, LOCK_EX | LOCK_NB));
+    int g = open("locked", O_RDWR);
+    SAY(flock(g, LOCK_EX | LOCK_NB));
+    SAY(flock(g, LOCK_SH | LOCK_NB));
+    SAY(lock(g, F_OFD_SETLK, F_WRLCK, 15, 1));
+}
+static void locks(void) {
+    int f = open("locked", O_RDWR | O_CREAT, 0600), r = open("locked", O_RDONLY);
+    SAY(lock(f, F_SETLK, F_WRLCK, 10, 20));
+    SAY(lock(f, F_SETLK, F_RDLCK, 50, 10));
+    SAY(lock(r, F_SETLK, F_WRLCK, 0, 1));
+    SAY(lock(f, F_SETLK, 9, 0, 1));
+    SAY(lock(f, F_SETLK, F_WRLCK, -5, 1));
+    SAY(lock(99, F_SETLK, F_WRLCK, 0, 1));
+    SAY(fcntl(f, F_SETLK, 1));
+    SAY(flock(f, LOCK_EX));
+    SAY(flock(f, 77));
+    SAY(flock(99, LOCK_SH));
+    in_child(others, f);
+    SAY(flock(r, LOCK_SH | LOCK_NB));
+    SAY(flock(f, LOCK_SH));
+    SAY(flock(r, LOCK_SH | LOCK_NB));
+    SAY(flock(f, LOCK_UN));
+    in_child(others, f);
+    /* Closing any descriptor of the file drops the locks of the process. */
+    close(r);
+    in_child(others, f);
+    struct flock l = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 0, .l_len = 5, .l_pid = 3};
+    SAY(fcntl(f, F_OFD_SETLK, &l));
+    l.l_pid = 0;
+    SAY(fcntl(f, F_OFD_SETLK, &l));
+    SAY(lock(f, F_SETLK, F_WRLCK, 0, 5));
+    l.l_type = F_UNLCK;
+    SAY(fcntl(f, F_OFD_SETLK, &l));
+    /* Waiting, a signal, and a circle. */
+    int go[2], back[2];
+    pipe(go);
+    pipe(back);
+    fflush(stdout);
+    lock(f, F_SETLK, F_WRLCK, 0, 1);
+    pid_t c = fork();
+    char x;
+    if (!c) {
+        lock(f, F_SETLK, F_WRLCK, 1, 1);
+        write(back[1], "x", 1);
+        int r = lock(f, F_SETLKW, F_WRLCK, 0, 1);
+        _exit(r ? 9 : 3);
+    }
+    read(back[0], &x, 1);
+    /* Whoever comes second is told. */
+    int e = lock(f, F_SETLKW, F_WRLCK, 1, 1) ? errno : 0, s;
+    SAY(lock(f, F_SETLK, F_UNLCK, 0, 1));
+    waitpid(c, &s, 0);
+    printf("%d\n", (e == EDEADLK) + (s == 0x900));
+    flock(f, LOCK_UN);
+    c = fork();
+    if (!c) {
+        flock(open("locked", O_RDWR), LOCK_EX);
+        write(back[1], "x", 1);
+        usleep(20000);
+        _exit(0);
+    }
+    read(back[0], &x, 1);
+    SAY(flock(f, LOCK_EX));
+    waitpid(c, 0, 0);
+}
+
+static volatile int hit;
+static void over(int s) { hit = s; }
+
+static void sizes(void) {
+    struct rlimit l = {10, RLIM_INFINITY};
+    int f = open("small", O_RDWR | O_CREAT, 0600);
+    signal(SIGXFSZ, over);
+    SAY(setrlimit(RLIMIT_FSIZE, &l));
+    SAY(write(f, "123456", 6));
+    SAY(write(f, "123456", 6));
+    SAY(write(f, "1", 1));
+    printf("%d\n", hit == SIGXFSZ);
+    hit = 0;
+    SAY(pwrite(f, "1", 1, 20));
+    SAY(pwrite(f, "1", 1, 5));
+    SAY(ftruncate(f, 11));
+    printf("%d\n", hit == SIGXFSZ);
+    SAY(ftruncate(f, 9));
+    SAY(truncate("small", 12));
+    SAY(posix_fallocate(f, 0, 20));
+    int m = memfd_create("m", 0);
+    SAY(ftruncate(m, 20));
+    int p[2];
+    pipe(p);
+    SAY(write(p[1], "123456789012", 12));
+    fflush(stdout);
+    if (!fork()) {
+        signal(SIGXFSZ, SIG_DFL);
+        write(f, "12345678901234567890", 20);
+        lseek(f, 10, SEEK_SET);
+        write(f, "1", 1);
+        _exit(0);
+    }
+    int s;
+    wait(&s);
+    printf("%x\n", s & ~0x80);
+    l.rlim_cur = RLIM_INFINITY;
+    setrlimit(RLIMIT_FSIZE, &l);
+}
+
+static void copies(void) {
+    int a = open("a", O_RDWR | O_CREAT, 0600), b = open("b", O_RDWR | O_CREAT, 0600), p[2], q[2];
+    pipe(p);
+    pipe(q);
+    write(a, "0123456789", 10);
+    off_t in = 2, out = 1;
+    char t[32] = "";
+    SAY(copy_file_range(a, &in, b, &out, 5, 0));
+    printf("%ld %ld\n", in, out);
+    SAY(pread(b, t, 20, 0));
+    printf("%s\n", t + 1);
+    SAY(copy_file_range(a, 0, b, 0, 5, 0));
+    SAY(copy_file_range(a, &in, b, 0, 5, 1));
+    SAY(copy_file_range(p[0], 0, b, 0, 5, 0));
+    SAY(copy_file_range(99, 0, b, 0, 5, 0));
+    in = 0;
+    out = 3;
+    SAY(copy_file_range(a, &in, a, &out, 5, 0));
+    in = 1;
+    SAY(splice(a, &in, p[1], 0, 4, 0));
+    printf("%ld\n", in);
+    SAY(tee(p[0], q[1], 10, 0));
+    SAY(read(q[0], t, 20));
+    SAY(splice(p[0], 0, b, 0, 100, 0));
+    SAY(splice(p[0], 0, b, 0, 100, SPLICE_F_NONBLOCK));
+    SAY(splice(a, 0, b, 0, 4, 0));
+    SAY(splice(p[0], &in, b, 0, 4, 0));
+    SAY(splice(p[0], 0, p[1], 0, 4, 0));
+    SAY(splice(p[0], 0, b, 0, 4, 64));
+    SAY(tee(p[0], b, 4, 0));
+    struct iovec v = {"xyz", 3}, w = {t, 20};
+    SAY(vmsplice(p[1], &v, 1, 0));
+    SAY(vmsplice(a, &v, 1, 0));
+    SAY(read(p[0], t, 20));
+    SAY(preadv2(a, &w, 1, 3, 0));
+    SAY(preadv2(a, &w, 1, 3, 0x1000));
+    lseek(a, 0, SEEK_END);
+    SAY(pwritev2(a, &v, 1, -1, RWF_DSYNC));
+    SAY(pwritev2(a, &v, 1, 0, RWF_APPEND));
+    struct stat st;
+    fstat(a, &st);
+    printf("%ld\n", st.st_size);
+    SAY(sync_file_range(a, 0, 10, 2));
+    SAY(sync_file_range(a, 0, 10, 8));
+    SAY(sync_file_range(a, -1, 10, 2));
+    SAY(sync_file_range(p[0], 0, 10, 2));
+    SAY(syncfs(a));
+    SAY(syncfs(99));
+    SAY(readahead(a, 0, 10));
+    SAY(readahead(p[0], 0, 10));
+    SAY(readahead(99, 0, 10));
+}
+
+static void names(void) {
+    struct open_how h = {.flags = O_RDONLY};
+    int f = syscall(SYS_openat2, AT_FDCWD, "a", &h, sizeof h);
+    SAY(f > 0);
+    close(f);
+    SAY(syscall(SYS_openat2, AT_FDCWD, "a", &h, 8));
+    SAY(syscall(SYS_openat2, AT_FDCWD, "a", &h, 5000));
+    h.mode = 0600;
+    SAY(syscall(SYS_openat2, AT_FDCWD, "a", &h, sizeof h));
+    h = (struct open_how){.flags = 1ul << 40};
+    SAY(syscall(SYS_openat2, AT_FDCWD, "a", &h, sizeof h));
+    symlink("a", "l");
+    h = (struct open_how){.flags = O_RDONLY, .resolve = RESOLVE_NO_SYMLINKS};
+    SAY(syscall(SYS_openat2, AT_FDCWD, "l", &h, sizeof h));
+    h.resolve = RESOLVE_BENEATH;
+    SAY(syscall(SYS_openat2, AT_FDCWD, "../x", &h, sizeof h));
+    SAY(syscall(SYS_openat2, AT_FDCWD, "/etc/passwd", &h, sizeof h));
+    h.resolve = 1 << 10;
+    SAY(syscall(SYS_openat2, AT_FDCWD, "a", &h, sizeof h));
+    struct utimbuf u = {100, 200};
+    struct stat st;
+    SAY(utime("a", &u));
+    stat("a", &st);
+    printf("%ld %ld\n", st.st_atime, st.st_mtime);
+    struct timeval v[2] = {{300, 5}, {400, 6}};
+    SAY(utimes("a", v));
+    stat("a", &st);
+    printf("%ld %ld %ld\n", st.st_atime, st.st_mtime, st.st_mtim.tv_nsec);
+    v[1].tv_usec = 1000000;
+    SAY(syscall(SYS_utimes, "a", v));
+    SAY(syscall(SYS_futimesat, AT_FDCWD, "none", 0));
+    SAY(setxattr("a", "user.k", "value", 5, 0));
+    char t[64] = "";
+    SAY(getxattr("a", "user.k", t, 64));
+    puts(t);
+    SAY(getxattr("a", "user.k", t, 2));
+    SAY(setxattr("a", "user.k", "v", 1, XATTR_CREATE));
+    SAY(setxattr("a", "user.n", "v", 1, XATTR_REPLACE));
+    SAY(setxattr("a", "user.n", "v", 1, 8));
+    SAY(listxattr("a", t, 64));
+    SAY(listxattr("a", 0, 0));
+    f = open("a", O_RDWR);
+    SAY(fsetxattr(f, "user.f", "w", 1, 0));
+    SAY(fgetxattr(f, "user.f", t, 64));
+    SAY(fremovexattr(f, "user.f"));
+    SAY(removexattr("a", "user.none"));
+    SAY(removexattr("none", "user.k"));
+    SAY(setxattr("a", "", "v", 1, 0));
+    close(f);
+    f = open(".", O_RDONLY | O_DIRECTORY);
+    long n, total = 0;
+    while ((n = syscall(SYS_getdents, f, t, 64)) > 0)
+        for (char *p = t; p < t + n; p += *(unsigned short *)(p + 16)) total++;
+    printf("%d %ld\n", n == 0, total);
+    lseek(f, 0, SEEK_SET);
+    SAY(syscall(SYS_getdents, f, t, 4));
+    SAY(syscall(SYS_getdents, f, (void *)1, 64));
+    close(f);
+}
+
+int main(void) {
+    setvbuf(stdout, 0, _IOFBF, 1 << 16);
+    if (!mkdtemp(dir) || chdir(dir)) return 2;
+    locks();
+    sizes();
+    copies();
+    names();
+    fflush(stdout);
+    return system("rm -r /tmp/files??????");
+}

@@ -1,0 +1,103 @@
+//! The newer calls of the scheduler: `sched_setattr`, `sched_getattr`, `sched_rr_get_interval`.
+
+use super::{Answer, Args, Calls};
+use crate::errno::Errno;
+use crate::platform::Platform;
+use crate::syscall::time::Timespec;
+use crate::thread::Task;
+use core::sync::atomic::Ordering;
+use linux_raw_sys::general as abi;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// The first `struct sched_attr`, and the size up to which one may be.
+const FIRST: u64 = 48;
+const LARGEST: u64 = 4096;
+/// `SCHED_OTHER`, `SCHED_BATCH`, `SCHED_IDLE`.
+const ORDINARY: [u32; 3] = [0, 3, 5];
+/// `SCHED_FIFO`, `SCHED_RR`, `SCHED_DEADLINE`.
+const REAL_TIME: [u32; 3] = [1, 2, 6];
+const FLAGS_KNOWN: u64 = 0x7f;
+/// How long an ordinary thread runs at a time, as it is told.
+const SLICE: u64 = 3_000_000;
+
+/// `struct sched_attr`.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct Attributes {
+    size: u32,
+    policy: u32,
+    flags: u64,
+    nice: i32,
+    priority: u32,
+    deadline: [u64; 3],
+    clamps: [u32; 2],
+}
+
+impl<P: Platform> Task<P> {
+    pub(super) const ATTRIBUTES: Calls<P> = &[
+        (abi::__NR_sched_setattr, Self::sched_setattr),
+        (abi::__NR_sched_getattr, Self::sched_getattr),
+        (abi::__NR_sched_rr_get_interval, Self::sched_rr_get_interval),
+    ];
+
+    fn sched_setattr(&mut self, [pid, from, flags, ..]: Args) -> Answer {
+        if from == 0 || (pid as i32) < 0 || flags as u32 != 0 {
+            return Err(Errno::EINVAL);
+        }
+        let size = u64::from(self.get::<u32>(from)?);
+        let size = if size == 0 { FIRST } else { size };
+        if !(FIRST..=LARGEST).contains(&size) {
+            self.put(from, &(size_of::<Attributes>() as u32))?;
+            return Err(Errno::E2BIG);
+        }
+        let raw = self.bytes(from, size as usize)?;
+        let known = raw.len().min(size_of::<Attributes>());
+        if raw[known..].iter().any(|&b| b != 0) {
+            return Err(Errno::E2BIG);
+        }
+        let mut wanted = Attributes::default();
+        wanted.as_mut_bytes()[..known].copy_from_slice(&raw[..known]);
+        self.check_scheduled(pid)?;
+        if wanted.flags & !FLAGS_KNOWN != 0 {
+            return Err(Errno::EINVAL);
+        }
+        match wanted.policy {
+            p if ORDINARY.contains(&p) && wanted.priority == 0 => {}
+            p if REAL_TIME.contains(&p) => return Err(Errno::EPERM),
+            _ => return Err(Errno::EINVAL),
+        }
+        if wanted.policy != 0 && wanted.policy != 3 {
+            return Ok(0);
+        }
+        self.setpriority([0, pid, wanted.nice as u64, 0, 0, 0])
+    }
+
+    fn sched_getattr(&mut self, [pid, to, size, flags, ..]: Args) -> Answer {
+        let size = u64::from(size as u32);
+        if to == 0 || (pid as i32) < 0 || !(FIRST..=LARGEST).contains(&size) || flags as u32 != 0 {
+            return Err(Errno::EINVAL);
+        }
+        self.check_scheduled(pid)?;
+        let process = match pid {
+            0 => self.process.clone(),
+            tid => self.process_with(tid as u32)?,
+        };
+        let len = size.min(size_of::<Attributes>() as u64);
+        let attributes = Attributes {
+            size: len as u32,
+            nice: process.nice.load(Ordering::Relaxed),
+            clamps: [0, 1024],
+            ..Attributes::default()
+        };
+        self.write_user(to, &attributes.as_bytes()[..len as usize])
+            .map(|()| 0)
+    }
+
+    fn sched_rr_get_interval(&mut self, [pid, to, ..]: Args) -> Answer {
+        if (pid as i32) < 0 {
+            return Err(Errno::EINVAL);
+        }
+        self.check_scheduled(pid)?;
+        self.put(to, &Timespec::of(SLICE)).map(|()| 0)
+    }
+}
