@@ -17,7 +17,7 @@ mod thread;
 pub use file::OpenHostFile;
 pub use thread::{HostKicker, HostThread};
 
-use bsdvm::{SpaceId, Vm};
+use bsdvm::{SpaceId, VirtRange, Vm};
 use bsdvm_hosted::{GuestThread, Hosted, HostedError};
 use bsdvm_linux::Errno;
 use bsdvm_linux::platform::{
@@ -115,12 +115,31 @@ impl Default for HostPlatform {
     }
 }
 
+/// Linux's number of the clock of international atomic time.
+const CLOCK_TAI: u32 = 11;
+
 fn clock(id: rustix::time::ClockId) -> u64 {
-    let t = rustix::time::clock_gettime(id);
+    nanos(rustix::time::clock_gettime(id))
+}
+
+fn nanos(t: rustix::time::Timespec) -> u64 {
     let seconds = u64::try_from(t.tv_sec).unwrap_or(0);
     seconds
         .saturating_mul(1_000_000_000)
         .saturating_add(t.tv_nsec.unsigned_abs())
+}
+
+/// The host's clock of a number, but for the wall clock, the machine's and TAI. Guests read the
+/// same ones by the vDSO.
+fn other_clock(number: u32) -> Option<rustix::time::ClockId> {
+    use rustix::time::ClockId;
+    let others = [
+        ClockId::MonotonicRaw,
+        ClockId::RealtimeCoarse,
+        ClockId::MonotonicCoarse,
+        ClockId::Boottime,
+    ];
+    others.into_iter().find(|c| *c as u32 == number)
 }
 
 impl Platform for HostPlatform {
@@ -140,6 +159,10 @@ impl Platform for HostPlatform {
             *self.refusal.lock().unwrap_or_else(|e| e.into_inner()) = Some(e);
             Errno::EAGAIN
         })
+    }
+
+    fn vdso(&self, vm: &Vm<Hosted>) -> Option<VirtRange> {
+        vm.machine().vdso()
     }
 
     fn spawn(&self, body: Box<dyn FnOnce() + Send>) -> Result<(), Errno> {
@@ -242,6 +265,19 @@ impl Platform for HostPlatform {
 
     fn wall_clock(&self) -> u64 {
         clock(rustix::time::ClockId::Realtime)
+    }
+
+    fn other_clock(&self, number: u32) -> Option<u64> {
+        use rustix::time::{DynamicClockId, clock_gettime_dynamic};
+        if number == CLOCK_TAI {
+            return clock_gettime_dynamic(DynamicClockId::Tai).ok().map(nanos);
+        }
+        other_clock(number).map(clock)
+    }
+
+    fn clock_resolution(&self, number: u32) -> Option<u64> {
+        let resolution = rustix::time::clock_getres(other_clock(number)?);
+        Some(resolution.tv_nsec.unsigned_abs())
     }
 
     fn cpu_time(&self) -> u64 {

@@ -6,7 +6,7 @@ use bsdvm::{Host, Vm};
 use bsdvm_hosted as machine;
 use bsdvm_hosted::{Hosted, HostedPmap};
 use bsdvm_linux::Errno;
-use bsdvm_linux::platform::{GuestThread, Kicker, PollBits, Registers, Trap};
+use bsdvm_linux::platform::{GuestThread, Kicker, PollBits, Registers, ShortAnswer, Trap};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fd::OwnedFd;
 use std::os::fd::AsFd;
@@ -75,6 +75,15 @@ impl GuestThread for HostThread {
 
     fn fpu(&mut self) -> &mut [u8] {
         self.thread.fpu()
+    }
+
+    fn answer(&mut self, number: u32, answer: ShortAnswer) {
+        let answer = match answer {
+            ShortAnswer::Value(value) => machine::Answer::Value(value),
+            ShortAnswer::Yield => machine::Answer::Host,
+        };
+        // What finds no room traps as ever.
+        let _ = self.thread.answer(number, answer);
     }
 
     fn kicker(&self) -> HostKicker {

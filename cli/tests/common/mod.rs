@@ -97,7 +97,7 @@ pub fn guest(name: &str) -> PathBuf {
     static DONE: OnceLock<()> = OnceLock::new();
     let out = Path::new(env!("CARGO_TARGET_TMPDIR"));
     DONE.get_or_init(|| {
-        for name in ["acts", "deny", "memory", "signals"] {
+        for name in ["acts", "deny", "memory", "short", "signals"] {
             let source = format!("{}/tests/guests/{name}.c", env!("CARGO_MANIFEST_DIR"));
             // A name of its own while it is written: other test programs may do the same.
             let draft = out.join(format!("{name}.{}", std::process::id()));

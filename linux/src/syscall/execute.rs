@@ -123,6 +123,7 @@ impl<P: Platform> Task<P> {
         self.thread.set_kicker(cpu.kicker());
         // The old guest thread goes before the space that it ran in.
         self.cpu = cpu;
+        self.tell_answers();
         self.space = image.space;
         self.regs = image.regs;
         drop((closed, old_space, old_files));

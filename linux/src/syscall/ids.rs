@@ -1,4 +1,4 @@
-//! Identities: the guest is who the runner is, and stays that.
+//! Identities: the guest is who the runner is, and stays that. `Task::tell_answers` relies on it.
 
 use super::{Answer, Args, Calls};
 use crate::errno::Errno;

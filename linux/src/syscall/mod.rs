@@ -27,11 +27,12 @@ pub(crate) mod timer;
 
 use crate::errno::Errno;
 use crate::fs::file::OpenFile;
-use crate::platform::Platform;
+use crate::platform::{GuestThread, Platform, ShortAnswer};
 use crate::thread::{Interrupted, Task};
 use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use linux_raw_sys::general as abi;
 
 /// The arguments of a call.
 pub(crate) type Args = [u64; 6];
@@ -109,6 +110,25 @@ impl<P: Platform> Task<P> {
             }
             Err(errno) => errno.as_result(),
         };
+    }
+
+    /// Tells the guest thread what it can answer by itself: what stays as it is until the next
+    /// `exec`.
+    pub(crate) fn tell_answers(&mut self) {
+        let id = self.sys.platform.identity();
+        let values = [
+            (abi::__NR_getpid, self.process.pid),
+            (abi::__NR_gettid, self.thread.tid()),
+            (abi::__NR_getuid, id.uid),
+            (abi::__NR_geteuid, id.euid),
+            (abi::__NR_getgid, id.gid),
+            (abi::__NR_getegid, id.egid),
+        ];
+        for (number, value) in values {
+            self.cpu
+                .answer(number, ShortAnswer::Value(u64::from(value)));
+        }
+        self.cpu.answer(abi::__NR_sched_yield, ShortAnswer::Yield);
     }
 
     fn unknown(&self, number: u64) -> Answer {

@@ -81,6 +81,9 @@ impl<P: Platform> Task<P> {
     ];
 
     fn clock(&self, id: u64) -> Answer {
+        if let Some(now) = self.sys.platform.other_clock(id as u32) {
+            return Ok(now);
+        }
         match id as u32 {
             abi::CLOCK_REALTIME
             | abi::CLOCK_REALTIME_COARSE
@@ -111,7 +114,8 @@ impl<P: Platform> Task<P> {
 
     fn clock_getres(&mut self, [id, to, ..]: Args) -> Answer {
         self.clock(id)?;
-        self.put_optional(to, &Timespec::of(1)).map(|()| 0)
+        let resolution = self.sys.platform.clock_resolution(id as u32).unwrap_or(1);
+        self.put_optional(to, &Timespec::of(resolution)).map(|()| 0)
     }
 
     fn clock_nanosleep(&mut self, [id, flags, request, left, ..]: Args) -> Answer {

@@ -33,6 +33,8 @@ pub struct Registers {
 const UCONTEXT_BYTES: u64 = 304;
 /// Where the general registers lie in a ucontext.
 const GREGS: u64 = 40;
+/// Where rax lies in a ucontext.
+pub(crate) const RAX: u64 = GREGS + 13 * 8;
 /// Where the error code, the trap number and the fault address lie among them, by index.
 const ERR: u64 = 19;
 const TRAPNO: u64 = 20;

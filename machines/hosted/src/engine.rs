@@ -26,6 +26,8 @@ pub(crate) struct Engine {
     pub(crate) user: VirtRange,
     /// The parts of `user` that the host does not let us use.
     pub(crate) holes: Vec<VirtRange>,
+    /// The host's vDSO in every stub.
+    pub(crate) vdso: Option<VirtRange>,
     /// Host mappings that a stub may have.
     pub(crate) budget: usize,
     /// Whether stubs read and write the FS and GS bases by instruction.
@@ -41,7 +43,7 @@ impl Engine {
     pub(crate) fn new(bytes: u64, fsgs: bool) -> Result<Engine, HostedError> {
         let ram = Ram::new(bytes)?;
         let mailbox = Mailbox::new()?;
-        let (zygote, sealed) = Zygote::start(ram.fd(), &mailbox, fsgs)?;
+        let (zygote, kept) = Zygote::start(ram.fd(), &mailbox, fsgs)?;
         let lowest = sysctl("vm/mmap_min_addr").unwrap_or(65536).max(4096);
         let user = VirtRange::new(VirtAddr(lowest), VirtAddr(CODE_VA)).unwrap_or_default();
         let limit = sysctl("vm/max_map_count").unwrap_or(65_530) as usize;
@@ -50,7 +52,9 @@ impl Engine {
             mailbox,
             zygote: Mutex::new(Some(zygote)),
             user,
-            holes: sealed
+            vdso: kept.vdso,
+            holes: kept
+                .ranges
                 .into_iter()
                 .map(|h| h.intersect(user))
                 .filter(|h| !h.is_empty())

@@ -10,7 +10,8 @@
 //!
 //! # The stub
 //! `stub` and `stub.s`: 500 bytes of assembly, carried by an ELF file in memory. `zygote`: the
-//! parked stub that all others are forked from, and the thread that keeps it.
+//! parked stub that all others are forked from, and the thread that keeps it. `vdso`: the host's
+//! clocks, which guests call directly.
 //!
 //! # The mailbox
 //! `mailbox`: one slot a stub thread, which holds its alternate signal stack (so that we edit the
@@ -34,7 +35,7 @@
 //! # What is absent
 //! It is no sandbox: a guest that looks for the stub's own `syscall` instruction finds it, and a
 //! guest can overwrite its mailbox. The core knows nothing of that; do not run hostile programs.
-//! No memory attributes, no restart of interrupted calls, no vDSO page, no single-step; no
+//! No memory attributes, no restart of interrupted calls, no single-step; no
 //! fallback by ptrace where seccomp is refused. Translations live in the program's own heap:
 //! no frame is ever asked for.
 //!
@@ -75,6 +76,7 @@ mod stub;
 mod sys;
 mod table;
 mod thread;
+mod vdso;
 mod wait;
 mod zygote;
 
@@ -84,6 +86,7 @@ mod tests;
 pub use context::Registers;
 pub use error::HostedError;
 pub use flush::HostedFlush;
+pub use mailbox::Answer;
 pub use pmap::HostedPmap;
 pub use thread::{GuestThread, Kicker, Trap};
 
@@ -115,6 +118,14 @@ impl Hosted {
             engine: Arc::new(engine::Engine::new(memory_bytes, fsgs)?),
             waiters: wait::Waiters::new(),
         })
+    }
+
+    /// The host's vDSO, which every guest can read and call above [`Machine::user_range`] or in a
+    /// hole of it: functions of an ELF image that tell the host's clocks without a trap. What they
+    /// cannot tell they ask by an ordinary system call, which traps. `None`: the host has none, or
+    /// did not let it be moved.
+    pub fn vdso(&self) -> Option<VirtRange> {
+        self.engine.vdso
     }
 
     /// The memory that the host has given to guest memory so far, in bytes.

@@ -31,6 +31,10 @@ pub(crate) const BATCH: usize = ((STACK_OFFSET - at::ORDERS) / ORDER_BYTES) as u
 const YIELDS: u32 = 2;
 /// Number, six arguments, result.
 const ORDER_BYTES: u64 = 64;
+/// Number, kind, value.
+const ANSWER_BYTES: u64 = 16;
+/// The answers that a slot holds; one more, whose kind stays 0, ends their list.
+const ANSWERS: u64 = (at::ORDERS - at::ANSWERS) / ANSWER_BYTES - 1;
 
 /// Offsets in a slot, in bytes.
 pub(crate) mod at {
@@ -70,6 +74,9 @@ pub(crate) mod at {
     pub(crate) const YIELDS: u64 = 136;
     /// Room for arguments of orders made at start.
     pub(crate) const SCRATCH: u64 = 0x200;
+    /// Calls that the stub answers by itself: number and kind, then a value. See
+    /// [`super::Slot::answer`].
+    pub(crate) const ANSWERS: u64 = 0x300;
     /// The orders.
     pub(crate) const ORDERS: u64 = 0x400;
 }
@@ -246,6 +253,24 @@ impl Slot {
         self.get(at::ORDERS + i as u64 * ORDER_BYTES + 56) as i64
     }
 
+    /// Has the stub thread answer call `number` with `answer` from its next trap on. It must be
+    /// parked. `false`: the list is full, and the call traps as ever.
+    pub(crate) fn answer(&self, number: u32, answer: Answer) -> bool {
+        let entries = (0..ANSWERS).map(|i| at::ANSWERS + i * ANSWER_BYTES);
+        let fits = |e: &u64| self.get32(*e + 4) == 0 || self.get32(*e) == number;
+        let Some(entry) = entries.into_iter().find(fits) else {
+            return false;
+        };
+        let (kind, value) = match answer {
+            Answer::Value(value) => (1, value),
+            Answer::Host => (2, 0),
+        };
+        self.set32(entry, number);
+        self.set(entry + 8, value);
+        self.set32(entry + 4, kind);
+        true
+    }
+
     /// Gives the word to stub thread `tid`: it carries out `count` orders and then goes on with
     /// the guest or reports.
     ///
@@ -293,6 +318,15 @@ impl Slot {
         sleeps.store(0, Ordering::SeqCst);
         report
     }
+}
+
+/// How a system call is answered where it is made, without a trap to the supervisor.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// By a value that is always the same.
+    Value(u64),
+    /// By the host, which is asked for the call of the same number, with no arguments.
+    Host,
 }
 
 /// What the stub does after its orders.

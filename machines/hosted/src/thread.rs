@@ -1,7 +1,7 @@
 //! Guest threads: run until a trap, registers, floating-point state, kicks.
 
 use crate::context::{self, Context, Registers, Signal};
-use crate::mailbox::{Call, Slot, at};
+use crate::mailbox::{Answer, Call, Slot, at};
 use crate::pmap::Refault;
 use crate::space::{Begun, Ended, Space};
 use crate::stub::KICK_SIGNAL;
@@ -157,6 +157,13 @@ impl GuestThread {
     /// Gives the thread the floating-point state of a fresh program.
     pub fn reset_fpu(&mut self) {
         context::reset_fpu(self.fpu());
+    }
+
+    /// Has call `number` answered where it is made, from the next run on: it does not come back
+    /// as a [`Trap::Syscall`] any more. `false`: there are too many such calls already (more than
+    /// a dozen), and it comes back as ever. A kick is not lost to it, only told at the next trap.
+    pub fn answer(&mut self, number: u32, answer: Answer) -> bool {
+        self.slot.answer(number, answer)
     }
 
     /// What other threads can end a [`GuestThread::run`] with.

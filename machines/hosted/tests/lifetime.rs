@@ -84,7 +84,9 @@ fn stubs_come_and_go() {
         .collect();
     assert_eq!(fds.len(), 2, "{fds:?}");
     let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
-    assert!(maps.lines().count() <= 5, "{maps}");
+    // Code, slot and the guest's page; what begins with v is the host's own: vDSO, its data, vsyscall.
+    let ours = maps.lines().filter(|l| !l.contains("[v"));
+    assert!(ours.count() <= 4, "{maps}");
     kill(pid);
     assert_eq!(g.run(), Trap::Gone);
     assert_eq!(g.run(), Trap::Gone);
