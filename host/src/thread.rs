@@ -158,7 +158,7 @@ impl HostKicker {
             .collect();
         asked.push(PollFd::new(&self.bell, PollFlags::IN));
         let timeout = deadline.map(left_until);
-        match poll(&mut asked, timeout.as_ref()) {
+        match machine::rest(|| poll(&mut asked, timeout.as_ref())) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(e) => return Err(errno(e)),
         }

@@ -4,6 +4,7 @@
 use crate::error::HostedError;
 use crate::mailbox::{Call, Report, SLOT_BYTES, Slot, Then, at};
 use crate::orders::Decided;
+use crate::seat::StubWait;
 use crate::space::{Guard, Member, Space};
 use crate::stub::{MAILBOX_FD, SLOT_VA};
 use crate::sys;
@@ -107,11 +108,9 @@ impl Space {
             .carry_out(st, helper, &[map, clone])
             .ok_or(HostedError::StubDied)?;
         let tid = answer(raw).map_err(HostedError::Process)? as i32;
-        MutexGuard::unlocked(st, || {
-            match slot.wait(Then::Report, || self.is_over(epoch)) {
-                Report::Trapped => greet(slot, tid, || self.is_over(epoch)),
-                Report::Gone => Err(HostedError::StubDied),
-            }
+        MutexGuard::unlocked(st, || match slot.wait(|| self.is_over(epoch)) {
+            Report::Trapped => greet(slot, tid, || self.is_over(epoch)),
+            Report::Gone => Err(HostedError::StubDied),
         })?;
         match st.epoch == epoch {
             true => Ok(tid),
@@ -138,7 +137,7 @@ impl Space {
         st.leaving.push(place);
         MutexGuard::unlocked(&mut st, || {
             slot.put(0, Call::new(libc::SYS_exit, [0; 6]));
-            slot.command(tid, 1, Then::Report);
+            slot.command(tid, 1, Then::Report, StubWait::SLEEP);
             let word = slot.u32(at::TID);
             while word.load(Ordering::SeqCst) == tid as u32 {
                 let late = sys::futex_wait(word, tid as u32, Some(100_000_000));
@@ -165,8 +164,8 @@ fn greet(slot: &Slot, tid: i32, dead: impl Fn() -> bool) -> Result<(), HostedErr
     slot.put(0, Call::new(libc::SYS_set_robust_list, robust));
     let number = [slot.va() + at::TID, 0, 0, 0, 0, 0];
     slot.put(1, Call::new(libc::SYS_set_tid_address, number));
-    slot.command(tid, 2, Then::Report);
-    match slot.wait(Then::Report, dead) {
+    slot.command(tid, 2, Then::Report, StubWait::SLEEP);
+    match slot.wait(dead) {
         Report::Trapped if slot.get32(at::COUNT) == 0 => Ok(()),
         Report::Trapped => Err(HostedError::Stub(
             "set_robust_list",

@@ -3,6 +3,7 @@
 use crate::error::HostedError;
 use crate::mailbox::Mailbox;
 use crate::memory::Ram;
+use crate::seat::Cpu;
 use crate::stub::CODE_VA;
 use crate::sys;
 use crate::zygote::Zygote;
@@ -32,7 +33,8 @@ pub(crate) struct Engine {
     pub(crate) budget: usize,
     /// Whether stubs read and write the FS and GS bases by instruction.
     pub(crate) fsgs: bool,
-    cpus: Vec<usize>,
+    /// The processors that this program was given.
+    pub(crate) cpus: Vec<Cpu>,
     /// Processors of the host, ours or not.
     pub(crate) all_cpus: usize,
     dealt: AtomicUsize,
@@ -61,20 +63,15 @@ impl Engine {
                 .collect(),
             budget: BUDGET.min(limit / 2),
             fsgs,
-            cpus: sys::allowed_cpus(),
+            cpus: sys::allowed_cpus().into_iter().map(Cpu::new).collect(),
             all_cpus: crate::clock::cpus(),
             dealt: AtomicUsize::new(0),
         })
     }
 
-    /// The processor for the next pair of supervisor and stub thread.
-    pub(crate) fn deal_cpu(&self) -> usize {
-        self.cpus[self.dealt.fetch_add(1, Ordering::Relaxed) % self.cpus.len()]
-    }
-
-    /// The processors that this program was given.
-    pub(crate) fn cpus(&self) -> &[usize] {
-        &self.cpus
+    /// The home of the next pair of supervisor and stub thread: a place among the processors.
+    pub(crate) fn deal_home(&self) -> usize {
+        self.dealt.fetch_add(1, Ordering::Relaxed) % self.cpus.len()
     }
 
     /// Whether guests can have all of `range`.

@@ -26,7 +26,8 @@
 //! # What the seam sees
 //! `table` and `pmap` ([`HostedPmap`]): the truth about translations; what the stub has mapped is
 //! a cache of it, with a budget. `flush` ([`HostedFlush`]): waiting for running threads.
-//! `thread` ([`GuestThread`]): run until a trap.
+//! `thread` ([`GuestThread`]): run until a trap. `seat`: which processor the thread that runs it is
+//! on, and how it waits.
 //!
 //! # Lifetime
 //! Stubs are children of a thread of ours and get SIGKILL when it ends, however it ends. A stub
@@ -71,6 +72,7 @@ mod memory;
 mod orders;
 mod pmap;
 pub mod probe;
+mod seat;
 mod space;
 mod stub;
 mod sys;
@@ -88,6 +90,7 @@ pub use error::HostedError;
 pub use flush::HostedFlush;
 pub use mailbox::Answer;
 pub use pmap::HostedPmap;
+pub use seat::rest;
 pub use thread::{GuestThread, Kicker, Trap};
 
 use bsdvm_machine::{
@@ -231,7 +234,7 @@ impl Wait for Hosted {
     }
 
     fn sleep(&self, channel: Channel, ticket: Ticket, deadline: Option<u64>) {
-        self.waiters.sleep(channel, ticket, deadline);
+        seat::rest(|| self.waiters.sleep(channel, ticket, deadline));
     }
 
     fn wake(&self, channel: Channel) {

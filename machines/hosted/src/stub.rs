@@ -36,6 +36,7 @@ core::arch::global_asm!(
     SIGNO = const at::SIGNO,
     SLEEPS = const at::SLEEPS,
     STUB_SLEEPS = const at::STUB_SLEEPS,
+    LOOKS = const at::LOOKS,
     YIELDS = const at::YIELDS,
     ANSWERS = const at::ANSWERS,
     UC_RAX = const context::RAX,

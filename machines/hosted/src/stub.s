@@ -140,6 +140,13 @@ bsdvm_hosted_stub_start:
     mov     eax, 202
     syscall
 .Lbsdvm_pause:
+    mov     ebx, dword ptr [r12 + {LOOKS}]  # a supervisor on another processor answers soon
+.Lbsdvm_look:
+    cmp     dword ptr [r12], 0
+    jne     .Lbsdvm_command
+    pause
+    dec     ebx
+    jns     .Lbsdvm_look
     mov     ebx, dword ptr [r12 + {YIELDS}]
 .Lbsdvm_yield:
     cmp     dword ptr [r12], 0

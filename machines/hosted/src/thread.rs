@@ -5,9 +5,8 @@ use crate::mailbox::{Answer, Call, Slot, at};
 use crate::pmap::Refault;
 use crate::space::{Begun, Ended, Space};
 use crate::stub::KICK_SIGNAL;
-use crate::{Hosted, HostedError, HostedPmap, sys};
+use crate::{Hosted, HostedError, HostedPmap, seat};
 use bsdvm_machine::{Access, VirtAddr};
-use std::cell::Cell;
 use std::sync::{Arc, Weak};
 
 /// Why a guest thread came back.
@@ -47,15 +46,16 @@ pub enum Trap {
 /// One guest thread: a thread of the space's stub, parked whenever no [`GuestThread::run`] is at
 /// work. Ends when it is dropped; with the last one of a space the stub process ends.
 ///
-/// The thread that calls `run` is confined to one processor, which the stub thread shares: the
-/// two only ever take turns. So give each guest thread a thread of its own; threads that are
-/// started from such a thread inherit its confinement.
+/// The thread that calls `run` is confined to one processor: the one that the stub thread has, where
+/// the two take turns, or another one that is idle. So give each guest thread a thread of its own;
+/// threads that are started from such a thread inherit its confinement. What such a thread waits
+/// for between two runs it should wait for in [`crate::rest`].
 #[derive(Debug)]
 pub struct GuestThread {
     space: Arc<Space>,
     slot: Arc<Slot>,
     id: u64,
-    cpu: usize,
+    home: usize,
     /// The xsave area, if it was asked for since the last trap.
     fpu: Vec<u8>,
     fpu_taken: bool,
@@ -79,22 +79,17 @@ struct Mended {
 /// to map it, will not stop: the host is out of memory, or forbids the mapping.
 const STUBBORN: u32 = 16;
 
-thread_local! {
-    /// The processor that the calling thread was confined to.
-    static PINNED: Cell<Option<usize>> = const { Cell::new(None) };
-}
-
 impl GuestThread {
     /// Makes a thread in the stub of `pmap`; the first one makes the stub. Its registers come with
     /// the first [`GuestThread::run`]; its floating-point state is that of a fresh program.
     pub fn spawn(machine: &Hosted, pmap: &HostedPmap) -> Result<GuestThread, HostedError> {
-        let cpu = machine.engine.deal_cpu();
-        let made = pmap.space.attach(cpu)?;
+        let home = machine.engine.deal_home();
+        let made = pmap.space.attach(machine.engine.cpus[home].number())?;
         Ok(GuestThread {
             space: pmap.space.clone(),
             slot: made.slot,
             id: made.id,
-            cpu,
+            home,
             fpu: Vec::new(),
             fpu_taken: false,
             bases: [0; 2],
@@ -112,19 +107,19 @@ impl GuestThread {
             Arc::ptr_eq(&self.space, &pmap.space),
             "another space's pmap"
         );
-        if PINNED.replace(Some(self.cpu)) != Some(self.cpu) {
-            sys::pin(0, &[self.cpu]);
-        }
+        seat::take(&self.space.engine, self.home);
         if self.load(machine, regs).is_none() {
             return self.give_up();
         }
         loop {
-            match self.space.begin(self.id) {
+            match self.space.begin(self.id, seat::stub_wait()) {
                 Begun::Running => {}
                 Begun::Kicked => return Trap::Kicked,
                 Begun::Gone => return Trap::Gone,
             }
-            let report = self.space.await_trap(self.id, &self.slot);
+            let report = seat::watch(&self.slot);
+            let report = report.unwrap_or_else(|| self.space.await_trap(self.id, &self.slot));
+            seat::trapped();
             match self.space.end(self.id, report) {
                 Ended::Trapped => {}
                 Ended::NotResumed => continue,
@@ -183,8 +178,8 @@ impl GuestThread {
         }
         let bases = [regs.fs_base, regs.gs_base].map(canonical);
         if machine.engine.fsgs {
-            self.slot.set(at::FS, bases[0]);
-            self.slot.set(at::GS, bases[1]);
+            self.slot.turn(at::FS, bases[0]);
+            self.slot.turn(at::GS, bases[1]);
         } else if bases != self.bases {
             self.bases = bases;
             self.order_bases();
@@ -287,9 +282,7 @@ impl GuestThread {
 impl Drop for GuestThread {
     fn drop(&mut self) {
         self.space.detach(self.id);
-        if PINNED.try_with(|p| p.take()).ok().flatten().is_some() {
-            sys::pin(0, self.space.engine.cpus());
-        }
+        seat::leave();
     }
 }
 

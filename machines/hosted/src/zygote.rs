@@ -8,6 +8,7 @@
 use crate::clock;
 use crate::error::HostedError;
 use crate::mailbox::{Call, Mailbox, Report, SLOT_BYTES, Slot, Then, at};
+use crate::seat::StubWait;
 use crate::stub::{self, CODE_FD, CODE_VA, SLOT_VA};
 use crate::sys::{self, Process};
 use crate::vdso;
@@ -130,7 +131,7 @@ impl Zygote {
             .order(Call::new(libc::SYS_clone, args))?
             .map_err(HostedError::Process)?;
         let process = Process::new(pid as i32);
-        match slot.wait(Then::Report, || process.is_dead()) {
+        match slot.wait(|| process.is_dead()) {
             Report::Trapped => Ok(process),
             Report::Gone => Err(HostedError::StubDied),
         }
@@ -138,13 +139,14 @@ impl Zygote {
 
     fn order(&self, call: Call) -> Result<io::Result<u64>, HostedError> {
         self.slot.put(0, call);
-        self.slot.command(self.process.pid(), 1, Then::Report);
+        self.slot
+            .command(self.process.pid(), 1, Then::Report, StubWait::SLEEP);
         self.wait()?;
         Ok(answer(self.slot.result(0)))
     }
 
     fn wait(&self) -> Result<(), HostedError> {
-        match self.slot.wait(Then::Report, || self.process.is_dead()) {
+        match self.slot.wait(|| self.process.is_dead()) {
             Report::Trapped => Ok(()),
             Report::Gone => Err(HostedError::StubDied),
         }
