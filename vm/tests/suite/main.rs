@@ -27,3 +27,4 @@ mod trace;
 mod transitions;
 mod verbs;
 mod wiring;
+mod zeroes;
