@@ -2,7 +2,7 @@
 
 use crate::errno;
 use crate::file::OpenHostFile;
-use bsdvm::{Host, Vm};
+use bsdvm::{Host, SpaceId, Vm};
 use bsdvm_hosted as machine;
 use bsdvm_hosted::{Hosted, HostedPmap};
 use bsdvm_linux::Errno;
@@ -75,6 +75,18 @@ impl GuestThread for HostThread {
 
     fn fpu(&mut self) -> &mut [u8] {
         self.thread.fpu()
+    }
+
+    fn move_to(&mut self, vm: &Vm<Hosted>, space: SpaceId) -> bool {
+        let Some(pmap) = vm.space(space).with_pmap(Clone::clone) else {
+            return false;
+        };
+        if !self.thread.move_to(&pmap) {
+            return false;
+        }
+        self.pmap = pmap;
+        self.kicker.kicker = self.thread.kicker();
+        true
     }
 
     fn answer(&mut self, number: u32, answer: ShortAnswer) {

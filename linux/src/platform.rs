@@ -97,6 +97,14 @@ pub trait GuestThread: Send + 'static {
         let _ = (number, answer);
     }
 
+    /// Goes over to `space`, which has had no thread yet, from one where it is the only thread, as
+    /// one that was just made; its kicker is another one then. `false`: it cannot, and nothing has
+    /// changed.
+    fn move_to(&mut self, vm: &Vm<Self::Machine>, space: SpaceId) -> bool {
+        let _ = (vm, space);
+        false
+    }
+
     /// What ends this thread's run, or its wait for a file, from another thread.
     fn kicker(&self) -> Self::Kicker;
 }

@@ -6,7 +6,7 @@ use crate::mailbox::{Call, Report, SLOT_BYTES, Slot, Then, at};
 use crate::orders::Decided;
 use crate::seat::StubWait;
 use crate::space::{Guard, Member, Space};
-use crate::stub::{MAILBOX_FD, SLOT_VA};
+use crate::stub::{CODE_VA, MAILBOX_FD, SLOT_VA};
 use crate::sys;
 use crate::zygote::answer;
 use parking_lot::MutexGuard;
@@ -116,6 +116,40 @@ impl Space {
             true => Ok(tid),
             false => Err(HostedError::StubDied),
         }
+    }
+
+    /// Has `other`, which has no stub, take over the stub with its only thread `id`, which is
+    /// parked; gives its number there. Nothing of this space is left in the stub when the thread
+    /// goes on. `None`, and nothing has changed, where that cannot be.
+    pub(crate) fn hand_over(&self, id: u64, other: &Space) -> Option<u64> {
+        if std::ptr::eq(self, other) {
+            return None;
+        }
+        let mut st = self.lock();
+        st.settle();
+        let alone = st.members.len() == 1 && st.member(id).is_some();
+        // A slot that is still to be unmapped would stay.
+        let clean = st.leaving.is_empty() && !st.queue.reaches(CODE_VA >> 12);
+        if !alone || !clean || st.is_executing() || st.process.is_none() {
+            return None;
+        }
+        // Nobody takes the two the other way round: a space without a stub hands nothing over.
+        let mut to = other.lock();
+        if to.closed || to.process.is_some() || !to.members.is_empty() || to.is_executing() {
+            return None;
+        }
+        to.process = st.bury();
+        let number = to.next_id;
+        to.next_id += 1;
+        to.members = std::mem::take(&mut st.members);
+        for member in &mut to.members {
+            member.id = number;
+            member.kicked = false;
+            member.knew = Decided::default();
+        }
+        other.drop_mappings(&mut to);
+        self.notify_all();
+        Some(number)
     }
 
     /// Ends parked thread `id`, and the stub with its last thread.

@@ -229,6 +229,13 @@ impl Queue {
         which <= self.done
     }
 
+    /// Whether some order that waits is about pages from `page` on.
+    pub(crate) fn reaches(&self, page: u64) -> bool {
+        self.pending
+            .iter()
+            .any(|(_, order)| order.pages().end > page)
+    }
+
     /// Forgets what waits, in favour of an order that is pushed next and makes it void.
     pub(crate) fn supersede(&mut self) {
         self.pending.clear();

@@ -150,7 +150,7 @@ impl State {
     }
 
     /// The stub process is dead: nothing is mapped, nobody runs.
-    fn bury(&mut self) -> Option<Process> {
+    pub(crate) fn bury(&mut self) -> Option<Process> {
         self.epoch += 1;
         self.running = 0;
         self.executing = false;
@@ -214,7 +214,7 @@ impl Space {
     }
 
     /// Has the stub drop all that it has mapped. What is queued is void by that.
-    fn drop_mappings(&self, st: &mut State) -> Decided {
+    pub(crate) fn drop_mappings(&self, st: &mut State) -> Decided {
         st.table.forget_host();
         st.queue.supersede();
         st.estimate = 0;
@@ -243,6 +243,11 @@ impl Space {
         st.sleepers += 1;
         self.changed.wait_for(st, patience);
         st.sleepers -= 1;
+    }
+
+    /// Wakes everybody who waits for something here.
+    pub(crate) fn notify_all(&self) {
+        self.changed.notify_all();
     }
 
     fn notify(&self, st: &State) {

@@ -161,6 +161,21 @@ impl GuestThread {
         self.slot.answer(number, answer)
     }
 
+    /// Goes over to `pmap`, which has had no thread yet, from a pmap where it is the only one: its
+    /// stub goes along, and with the next run shows what `pmap` has and nothing else. The
+    /// floating-point state becomes that of a fresh program; answers stay; kickers that were made
+    /// before do nothing any more. `false`: it cannot be done, and nothing has changed.
+    pub fn move_to(&mut self, pmap: &HostedPmap) -> bool {
+        let Some(id) = self.space.hand_over(self.id, &pmap.space) else {
+            return false;
+        };
+        self.space = pmap.space.clone();
+        self.id = id;
+        self.mended = Mended::default();
+        self.reset_fpu();
+        true
+    }
+
     /// What other threads can end a [`GuestThread::run`] with.
     pub fn kicker(&self) -> Kicker {
         Kicker {

@@ -114,6 +114,17 @@ fn stubs_come_and_go() {
     assert_eq!(children(), zygote);
     drop(thread);
 
+    // A stub that goes to another pmap with its thread, and ends with that one.
+    let mut g = Guest::new(&m, &[0x0f, 0x05]);
+    assert_eq!(g.run(), Trap::Syscall);
+    let pid = stub_of(&g);
+    let pmap = m.pmap_create().unwrap();
+    assert!(g.thread.move_to(&pmap));
+    drop(std::mem::replace(&mut g.pmap, pmap));
+    assert_eq!(stub_of(&g), pid);
+    drop(g);
+    assert_eq!(children(), zygote);
+
     // Many at once, dropped in the wrong order too.
     let guests: Vec<_> = (0..20).map(|_| Guest::new(&m, &[0x0f, 0x05])).collect();
     assert_eq!(children().len(), 21);

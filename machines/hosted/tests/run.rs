@@ -2,8 +2,8 @@
 
 mod common;
 
-use bsdvm_hosted::{Answer, Registers, Trap};
-use bsdvm_machine::{Access, Flush, Frame, Memory, Pmap, Prot, Usage, VirtAddr};
+use bsdvm_hosted::{Answer, GuestThread, Registers, Trap};
+use bsdvm_machine::{Access, Flush, Frame, Machine, Memory, Pmap, Prot, Usage, VirtAddr};
 use common::{CODE, DATA, Guest, enter, frame, machine, range};
 
 #[test]
@@ -79,6 +79,67 @@ fn calls_are_answered_where_they_are_made() {
     let mut g = Guest::new(&m, &code);
     assert_eq!(g.run(), Trap::Syscall);
     assert_eq!(g.regs.rax, 39);
+}
+
+/// A thread goes to another pmap with its stub: registers, memory and state are new.
+#[test]
+fn a_thread_moves_to_another_space_and_takes_nothing_along() {
+    let m = machine(4);
+    // inc byte ptr [rdi]; syscall; movq rax, xmm0; syscall; jmp back
+    let code = [
+        0xfe, 0x07, 0x0f, 0x05, 0x66, 0x48, 0x0f, 0x7e, 0xc0, 0x0f, 0x05, 0xeb, 0xf3,
+    ];
+    let mut g = Guest::new(&m, &code);
+    let f = frame();
+    m.zero(Frame(f));
+    enter(&g.pmap, DATA, f, Prot::RW);
+    g.regs.rdi = DATA;
+    assert_eq!(g.run(), Trap::Syscall);
+    g.thread.fpu()[160] = 0x77; // xmm0
+    assert_eq!(g.run(), Trap::Syscall);
+    assert_eq!(g.regs.rax, 0x77);
+    // Two threads: neither can go.
+    let pmap = m.pmap_create().unwrap();
+    let second = GuestThread::spawn(&m, &g.pmap).unwrap();
+    assert!(!g.thread.move_to(&pmap));
+    drop(second);
+    // The slot of the other one is to be unmapped first.
+    assert!(!g.thread.move_to(&pmap));
+    assert_eq!(g.run(), Trap::Syscall);
+    let old_kicker = g.thread.kicker();
+    assert!(g.thread.move_to(&pmap));
+    assert!(!g.thread.move_to(&pmap), "to where it is");
+    old_kicker.kick();
+    let old = std::mem::replace(&mut g.pmap, pmap);
+    // Nothing is mapped there, not even code.
+    g.regs.rip = CODE;
+    g.expect_fault(CODE, Access::Execute, false);
+    let text = frame();
+    m.zero(Frame(text));
+    m.write(Frame(text), 0, &code);
+    enter(&g.pmap, CODE, text, Prot::RX);
+    g.expect_fault(DATA, Access::Write, false);
+    let new = frame();
+    m.zero(Frame(new));
+    enter(&g.pmap, DATA, new, Prot::RW);
+    assert_eq!(g.run(), Trap::Syscall);
+    assert_eq!(g.run(), Trap::Syscall);
+    assert_eq!(g.regs.rax, 0, "the floating-point state is fresh");
+    g.thread.kicker().kick();
+    assert_eq!(g.run(), Trap::Kicked);
+    // The old one is as good as new.
+    let mut other = GuestThread::spawn(&m, &old).unwrap();
+    g.regs.rip = CODE;
+    assert_eq!(other.run(&m, &old, &mut g.regs), Trap::Syscall);
+    let byte = |frame| {
+        let mut byte = [9];
+        m.read(Frame(frame), 0, &mut byte);
+        byte[0]
+    };
+    assert_eq!((byte(f), byte(new)), (3, 1));
+    drop(old);
+    drop(other);
+    assert_eq!(g.run(), Trap::Syscall);
 }
 
 /// The host's vDSO is an ELF image that the guest can read.
