@@ -7,8 +7,8 @@
 //! So a supervisor goes out when its guest traps again and again, to a processor that no pair of
 //! ours is at work on, one supervisor each; and it goes home when a pair that is at home there
 //! wants it, when the guest has become quiet, and when somebody that we do not know wants the
-//! processor: that is seen by how often the host puts the supervisor aside. After that it stays at
-//! home for a while, longer each time.
+//! processor: that is seen by how often the host puts the supervisor aside. That processor is shut to
+//! all of them for a while then, longer each time.
 
 use crate::clock;
 use crate::engine::Engine;
@@ -16,7 +16,7 @@ use crate::mailbox::{Report, Slot};
 use crate::sys;
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// How often each side yields before it sleeps, at home: that hands the processor over for three
 /// quarters of the price of a sleep and a wake-up. A side that waits long soon sleeps.
@@ -38,11 +38,13 @@ const PATIENCE: u64 = 50_000;
 const QUIET: u32 = 3;
 /// How often others may be run in place of a supervisor that is out: so many times, and once in so
 /// many nanoseconds.
-const CREDIT: u64 = 2;
+const CREDIT: u64 = 1;
 const EACH: u64 = 5_000_000;
-/// How long a supervisor stays at home at least, and after meeting strangers at most.
+/// How long a supervisor stays at home at least.
 const STAY: u64 = 1_000_000;
-const STAY_MOST: u64 = 128_000_000;
+/// How long a processor is shut for visitors once strangers were met there, at first and at most.
+const SHUT: u64 = 64_000_000;
+const SHUT_MOST: u64 = 1_024_000_000;
 
 /// A processor that this program may use.
 #[derive(Debug)]
@@ -54,6 +56,10 @@ pub(crate) struct Cpu {
     busy: AtomicU32,
     /// A supervisor from elsewhere is here.
     visited: AtomicBool,
+    /// Until when it takes no visitor, since strangers want it.
+    shut_until: AtomicU64,
+    /// For how long the next stranger shuts it.
+    shut_for: AtomicU64,
 }
 
 impl Cpu {
@@ -63,6 +69,8 @@ impl Cpu {
             number,
             busy: AtomicU32::new(0),
             visited: AtomicBool::new(false),
+            shut_until: AtomicU64::new(0),
+            shut_for: AtomicU64::new(SHUT),
         }
     }
 
@@ -76,8 +84,9 @@ impl Cpu {
     }
 
     /// Takes the place of the one visitor, where nobody is at work.
-    fn visit(&self) -> bool {
-        if self.pairs() > 0 || self.visited.swap(true, Ordering::SeqCst) {
+    fn visit(&self, now: u64) -> bool {
+        let shut = now < self.shut_until.load(Ordering::Relaxed);
+        if shut || self.pairs() > 0 || self.visited.swap(true, Ordering::SeqCst) {
             return false;
         }
         if self.pairs() > 0 {
@@ -85,6 +94,18 @@ impl Cpu {
             return false;
         }
         true
+    }
+
+    /// A visitor who came `ago` nanoseconds ago has met strangers too often.
+    fn shut(&self, now: u64, ago: u64) {
+        let last = self.shut_for.load(Ordering::Relaxed);
+        self.shut_until.store(now + last, Ordering::Relaxed);
+        // A long time without strangers makes up for them.
+        let next = match ago > last {
+            true => SHUT,
+            false => (last * 4).min(SHUT_MOST),
+        };
+        self.shut_for.store(next, Ordering::Relaxed);
     }
 }
 
@@ -118,9 +139,8 @@ struct Seat {
     quiet: u32,
     /// Traps since the last yield while out.
     traps: u32,
-    /// When it may go out again, and for how long the next stranger keeps it at home.
+    /// When it may go out again.
     not_before: u64,
-    stay: u64,
     /// When it went out last, and how often others had been run in its place until then.
     went: u64,
     strangers: u64,
@@ -144,7 +164,6 @@ impl Seat {
             quiet: 0,
             traps: 0,
             not_before: 0,
-            stay: STAY,
             went: 0,
             strangers: 0,
         }
@@ -170,7 +189,7 @@ impl Seat {
             return;
         }
         let others = (0..self.engine.cpus.len()).filter(|c| *c != self.home);
-        let Some(idle) = others.into_iter().find(|c| self.cpu(*c).visit()) else {
+        let Some(idle) = others.into_iter().find(|c| self.cpu(*c).visit(now)) else {
             return;
         };
         sys::pin(0, &[self.cpu(idle).number]);
@@ -179,12 +198,12 @@ impl Seat {
         self.strangers = sys::put_aside();
     }
 
-    /// Goes home, to stay there for `stay` nanoseconds.
-    fn go_home(&mut self, stay: u64) {
+    /// Goes home.
+    fn go_home(&mut self) {
         if let Some(out) = self.out.take() {
             sys::pin(0, &[self.cpu(self.home).number]);
             self.cpu(out).visited.store(false, Ordering::SeqCst);
-            self.not_before = clock::now() + stay;
+            self.not_before = clock::now() + STAY;
         }
     }
 
@@ -197,30 +216,26 @@ impl Seat {
     fn yield_alone(&mut self, out: usize) -> bool {
         std::thread::yield_now();
         if self.is_wanted(out) {
-            self.go_home(STAY);
+            self.go_home();
             return false;
         }
         let strangers = sys::put_aside() - self.strangers;
         if strangers <= CREDIT {
             return true;
         }
-        let out = clock::now() - self.went;
-        if (strangers - CREDIT) * EACH < out {
+        let now = clock::now();
+        if (strangers - CREDIT) * EACH < now - self.went {
             return true;
         }
-        // A long time without strangers makes up for them.
-        self.stay = match out > self.stay * 16 {
-            true => STAY,
-            false => (self.stay * 4).min(STAY_MOST),
-        };
-        self.go_home(self.stay);
+        self.cpu(out).shut(now, now - self.went);
+        self.go_home();
         false
     }
 
     /// Watches a stub from another processor; `None`: sleep.
     fn watch(&mut self, slot: &Slot, out: usize) -> Option<Report> {
         if self.is_wanted(out) {
-            self.go_home(STAY);
+            self.go_home();
             return None;
         }
         self.traps += 1;
@@ -243,7 +258,7 @@ impl Seat {
             if now - *start.get_or_insert(now) > PATIENCE {
                 self.quiet += 1;
                 if self.quiet >= QUIET {
-                    self.go_home(STAY);
+                    self.go_home();
                 }
                 return None;
             }
@@ -275,7 +290,7 @@ impl Seat {
     fn rested(&mut self) {
         self.cpu(self.home).busy.fetch_add(1, Ordering::SeqCst);
         if let Some(out) = self.out
-            && !self.cpu(out).visit()
+            && !self.cpu(out).visit(clock::now())
         {
             self.out = None;
             sys::pin(0, &[self.cpu(self.home).number]);
@@ -375,13 +390,33 @@ mod tests {
     #[test]
     fn one_visitor_a_processor_and_none_where_a_pair_works() {
         let cpu = Cpu::new(0);
-        assert!(cpu.visit());
-        assert!(!cpu.visit());
+        assert!(cpu.visit(0));
+        assert!(!cpu.visit(0));
         cpu.visited.store(false, Ordering::SeqCst);
         cpu.busy.store(1, Ordering::SeqCst);
-        assert!(!cpu.visit());
+        assert!(!cpu.visit(0));
         cpu.busy.store(0, Ordering::SeqCst);
-        assert!(cpu.visit());
+        assert!(cpu.visit(0));
+    }
+
+    #[test]
+    fn strangers_shut_a_processor_for_longer_each_time() {
+        let cpu = Cpu::new(0);
+        let visit = |now| {
+            let came = cpu.visit(now);
+            cpu.visited.store(false, Ordering::SeqCst);
+            came
+        };
+        cpu.shut(1000, 10);
+        assert!(!visit(1000 + SHUT - 1) && visit(1000 + SHUT));
+        cpu.shut(1000, 10);
+        assert!(!visit(1000 + SHUT) && visit(1000 + 4 * SHUT));
+        (0..20).for_each(|_| cpu.shut(1000, 10));
+        assert!(visit(1000 + SHUT_MOST), "but not for ever");
+        // Who was there for long without them begins anew.
+        cpu.shut(0, 2 * SHUT_MOST);
+        cpu.shut(0, 10);
+        assert!(visit(SHUT));
     }
 
     /// A seat with a second processor, which is the same one of the host under another name.
@@ -448,7 +483,7 @@ mod tests {
         }
         seat.rest();
         assert_eq!(seat.cpu(0).pairs(), 0);
-        assert!(seat.cpu(1).visit());
+        assert!(seat.cpu(1).visit(0));
         seat.rested();
         assert_eq!((seat.out, seat.cpu(0).pairs()), (None, 1));
     }
