@@ -24,6 +24,9 @@ const UNFIT: u8 = 126;
 /// The machine cannot be made, or this system failed.
 pub(crate) const OURS: u8 = 125;
 
+/// Pages that one fault makes, at most: an order for a run costs little more than one for a page.
+const ZERO_RUN: u32 = 16;
+
 /// The machines that a program can run on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 enum MachineName {
@@ -176,6 +179,8 @@ fn system(
     let size = &args.memory;
     let machine = Hosted::new(size.bytes).map_err(|e| bad_memory(size, &e.to_string()))?;
     let config = Config {
+        // A trace shows each page with its own fault.
+        zero_run: if trace.is_some() { 1 } else { ZERO_RUN },
         trace: trace.map(|file| file as &dyn TraceSink),
         ..Config::default()
     };

@@ -104,6 +104,11 @@ fn signals_and_threads_work_as_on_the_host() {
 }
 
 #[test]
+fn what_needs_no_supervisor_is_answered_as_on_the_host() {
+    same(&[guest("short")]);
+}
+
+#[test]
 fn threads_come_and_go() {
     let acts = guest("acts");
     for _ in 0..5 {

@@ -2,6 +2,7 @@
 //!
 //! * `thread`: guest threads of the hosted machine, and the kicker that also ends waits;
 //! * `file`: open files of the host, with the caller's own rights;
+//! * `limits`: the runner's own limits;
 //! * `path`: calls that take a path;
 //! * `standing`: the runner's place among the host's processes;
 //! * `terminal`: what is asked of a terminal;
@@ -13,6 +14,7 @@
 
 mod file;
 mod identity;
+mod limits;
 mod path;
 mod standing;
 mod terminal;
@@ -22,13 +24,14 @@ pub use file::OpenHostFile;
 pub use standing::standing;
 pub use thread::{HostKicker, HostThread};
 
-use bsdvm::{SpaceId, Vm};
+use bsdvm::{SpaceId, VirtRange, Vm};
 use bsdvm_hosted::{GuestThread, Hosted, HostedError};
 use bsdvm_linux::Errno;
 use bsdvm_linux::platform::{
     AttributeChange, Base, FileStat, Follow, FsStat, Identity, PathChange, Platform, PollBits,
     Standing, SystemName,
 };
+use limits::Limits;
 use rustix::io::Errno as HostErrno;
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -45,7 +48,7 @@ pub struct HostPlatform {
     identity: Identity,
     standing: Standing,
     /// What a guest finds as its limits.
-    limits: [(u64, u64); 16],
+    limits: Limits,
     /// Why the machine last refused a guest thread.
     refusal: Mutex<Option<HostedError>>,
 }
@@ -54,9 +57,8 @@ impl HostPlatform {
     /// The host as the calling process sees it. Its limit of open files is raised as far as it
     /// goes; guests find the one that was.
     pub fn new() -> HostPlatform {
-        let limits = limits();
-        take_descriptors();
-        lift_limits();
+        let limits = limits::own();
+        limits::lift(&limits);
         let standing = standing();
         // Modes are the guests' to mask, each with its own.
         rustix::process::umask(rustix::fs::Mode::empty());
@@ -75,75 +77,37 @@ impl HostPlatform {
     }
 }
 
-/// The limits of the calling process, by number as Linux counts them on x86-64.
-fn limits() -> [(u64, u64); 16] {
-    use rustix::process::Resource as R;
-    [
-        R::Cpu,
-        R::Fsize,
-        R::Data,
-        R::Stack,
-        R::Core,
-        R::Rss,
-        R::Nproc,
-        R::Nofile,
-        R::Memlock,
-        R::As,
-        R::Locks,
-        R::Sigpending,
-        R::Msgqueue,
-        R::Nice,
-        R::Rtprio,
-        R::Rttime,
-    ]
-    .map(|resource| {
-        let limit = rustix::process::getrlimit(resource);
-        (
-            limit.current.unwrap_or(u64::MAX),
-            limit.maximum.unwrap_or(u64::MAX),
-        )
-    })
-}
-
-/// All guest processes share our descriptors: we take as many as we may have. A host that
-/// refuses leaves us what we had.
-fn take_descriptors() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    let _ = setrlimit(Resource::Nofile, limit);
-}
-
-/// The limits of guests are ours to keep: the runner, whose work is theirs, is not to die of them.
-/// A host that refuses leaves what was.
-fn lift_limits() {
-    use rustix::process::{Resource as R, Rlimit, getrlimit, setrlimit};
-    for resource in [R::Cpu, R::Fsize, R::Data, R::As, R::Nproc] {
-        let maximum = getrlimit(resource).maximum;
-        let none = Rlimit {
-            current: None,
-            maximum: None,
-        };
-        let most = Rlimit {
-            current: maximum,
-            maximum,
-        };
-        let _ = setrlimit(resource, none).or_else(|_| setrlimit(resource, most));
-    }
-}
-
 impl Default for HostPlatform {
     fn default() -> Self {
         HostPlatform::new()
     }
 }
 
+/// Linux's number of the clock of international atomic time.
+const CLOCK_TAI: u32 = 11;
+
 fn clock(id: rustix::time::ClockId) -> u64 {
-    let t = rustix::time::clock_gettime(id);
+    nanos(rustix::time::clock_gettime(id))
+}
+
+fn nanos(t: rustix::time::Timespec) -> u64 {
     let seconds = u64::try_from(t.tv_sec).unwrap_or(0);
     seconds
         .saturating_mul(1_000_000_000)
         .saturating_add(t.tv_nsec.unsigned_abs())
+}
+
+/// The host's clock of a number, but for the wall clock, the machine's and TAI. Guests read the
+/// same ones by the vDSO.
+fn other_clock(number: u32) -> Option<rustix::time::ClockId> {
+    use rustix::time::ClockId;
+    let others = [
+        ClockId::MonotonicRaw,
+        ClockId::RealtimeCoarse,
+        ClockId::MonotonicCoarse,
+        ClockId::Boottime,
+    ];
+    others.into_iter().find(|c| *c as u32 == number)
 }
 
 impl Platform for HostPlatform {
@@ -163,6 +127,10 @@ impl Platform for HostPlatform {
             *self.refusal.lock().unwrap_or_else(|e| e.into_inner()) = Some(e);
             Errno::EAGAIN
         })
+    }
+
+    fn vdso(&self, vm: &Vm<Hosted>) -> Option<VirtRange> {
+        vm.machine().vdso()
     }
 
     fn spawn(&self, body: Box<dyn FnOnce() + Send>) -> Result<(), Errno> {
@@ -283,6 +251,19 @@ impl Platform for HostPlatform {
 
     fn wall_clock(&self) -> u64 {
         clock(rustix::time::ClockId::Realtime)
+    }
+
+    fn other_clock(&self, number: u32) -> Option<u64> {
+        use rustix::time::{DynamicClockId, clock_gettime_dynamic};
+        if number == CLOCK_TAI {
+            return clock_gettime_dynamic(DynamicClockId::Tai).ok().map(nanos);
+        }
+        other_clock(number).map(clock)
+    }
+
+    fn clock_resolution(&self, number: u32) -> Option<u64> {
+        let resolution = rustix::time::clock_getres(other_clock(number)?);
+        Some(resolution.tv_nsec.unsigned_abs())
     }
 
     fn cpu_time(&self) -> u64 {

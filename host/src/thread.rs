@@ -2,11 +2,11 @@
 
 use crate::errno;
 use crate::file::OpenHostFile;
-use bsdvm::{Host, Vm};
+use bsdvm::{Host, SpaceId, Vm};
 use bsdvm_hosted as machine;
 use bsdvm_hosted::{Hosted, HostedPmap};
 use bsdvm_linux::Errno;
-use bsdvm_linux::platform::{GuestThread, Kicker, PollBits, Registers, Trap};
+use bsdvm_linux::platform::{GuestThread, Kicker, PollBits, Registers, ShortAnswer, Trap};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fd::OwnedFd;
 use std::os::fd::AsFd;
@@ -75,6 +75,27 @@ impl GuestThread for HostThread {
 
     fn fpu(&mut self) -> &mut [u8] {
         self.thread.fpu()
+    }
+
+    fn move_to(&mut self, vm: &Vm<Hosted>, space: SpaceId) -> bool {
+        let Some(pmap) = vm.space(space).with_pmap(Clone::clone) else {
+            return false;
+        };
+        if !self.thread.move_to(&pmap) {
+            return false;
+        }
+        self.pmap = pmap;
+        self.kicker.kicker = self.thread.kicker();
+        true
+    }
+
+    fn answer(&mut self, number: u32, answer: ShortAnswer) {
+        let answer = match answer {
+            ShortAnswer::Value(value) => machine::Answer::Value(value),
+            ShortAnswer::Yield => machine::Answer::Host,
+        };
+        // What finds no room traps as ever.
+        let _ = self.thread.answer(number, answer);
     }
 
     fn kicker(&self) -> HostKicker {
@@ -153,7 +174,7 @@ impl HostKicker {
             .collect();
         asked.push(PollFd::new(&self.bell, PollFlags::IN));
         let timeout = deadline.map(left_until);
-        match poll(&mut asked, timeout.as_ref()) {
+        match machine::rest(|| poll(&mut asked, timeout.as_ref())) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(e) => return Err(errno(e)),
         }

@@ -37,6 +37,11 @@ pub(crate) fn text<P: Platform>(sys: &Linux<P>, space: &AddressSpace<P>) -> Stri
     if let Some(whole) = mapping {
         line(sys, &bounds, &whole, &mut out);
     }
+    if let Some(vdso) = sys.platform.vdso(sys.vm) {
+        let (start, end) = (vdso.start().0, vdso.end().0);
+        let fixed = format!("{start:08x}-{end:08x} r-xp 00000000 00:00 0 ");
+        let _ = writeln!(out, "{fixed:NAME_COLUMN$}[vdso]");
+    }
     out
 }
 

@@ -11,7 +11,7 @@ use crate::errno::Errno;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
-use bsdvm::{Access, Machine, SpaceId, VirtAddr, Vm};
+use bsdvm::{Access, Machine, SpaceId, VirtAddr, VirtRange, Vm};
 
 /// The registers of a guest thread on x86-64.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,6 +68,15 @@ pub enum Trap {
     Gone,
 }
 
+/// What answers a call that needs no supervisor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShortAnswer {
+    /// A value that stays the same until another one is told.
+    Value(u64),
+    /// 0, once the guest thread has let others have its processor.
+    Yield,
+}
+
 /// One guest thread, as its supervisor holds it.
 pub trait GuestThread: Send + 'static {
     /// The machine it runs on.
@@ -81,6 +90,20 @@ pub trait GuestThread: Send + 'static {
     /// The floating-point and vector state in the layout of `xsave`, as the last trap left it;
     /// changes take effect at the next run.
     fn fpu(&mut self) -> &mut [u8];
+
+    /// Says that call `number` may be answered so where it is made, from the next run on. A wish:
+    /// the call may come as [`Trap::Syscall`] all the same.
+    fn answer(&mut self, number: u32, answer: ShortAnswer) {
+        let _ = (number, answer);
+    }
+
+    /// Goes over to `space`, which has had no thread yet, from one where it is the only thread, as
+    /// one that was just made; its kicker is another one then. `false`: it cannot, and nothing has
+    /// changed.
+    fn move_to(&mut self, vm: &Vm<Self::Machine>, space: SpaceId) -> bool {
+        let _ = (vm, space);
+        false
+    }
 
     /// What ends this thread's run, or its wait for a file, from another thread.
     fn kicker(&self) -> Self::Kicker;
@@ -395,6 +418,13 @@ pub trait Platform: Sized + Send + Sync + 'static {
     /// Makes a guest thread in `space`. [`Errno::EAGAIN`] when the world has none to give.
     fn guest_thread(&self, vm: &Vm<Self::Machine>, space: SpaceId) -> Result<Self::Thread, Errno>;
 
+    /// Where every guest finds an image in the form of Linux's vDSO, whose functions tell the time
+    /// of this platform's clocks ([`bsdvm::Host::now`], [`Platform::wall_clock`]); if there is one.
+    fn vdso(&self, vm: &Vm<Self::Machine>) -> Option<VirtRange> {
+        let _ = vm;
+        None
+    }
+
     /// Runs `body` on a new supervisor thread.
     fn spawn(&self, body: Box<dyn FnOnce() + Send>) -> Result<(), Errno>;
 
@@ -500,6 +530,19 @@ pub trait Platform: Sized + Send + Sync + 'static {
 
     /// Nanoseconds since 1970.
     fn wall_clock(&self) -> u64;
+
+    /// What the clock with Linux's number `clock` shows, in nanoseconds, where it is neither
+    /// [`Platform::wall_clock`] nor [`bsdvm::Host::now`]; `None` where it is one of them.
+    fn other_clock(&self, clock: u32) -> Option<u64> {
+        let _ = clock;
+        None
+    }
+
+    /// The resolution in nanoseconds of the clock with Linux's number `clock`, if it is not 1.
+    fn clock_resolution(&self, clock: u32) -> Option<u64> {
+        let _ = clock;
+        None
+    }
 
     /// Nanoseconds of processor time that the calling supervisor has used.
     fn cpu_time(&self) -> u64;

@@ -148,6 +148,7 @@ impl<P: Platform> Task<P> {
     /// Runs the guest thread to its end.
     pub(crate) fn supervise(mut self) {
         self.started = self.sys.platform.cpu_time();
+        self.tell_answers();
         while self.prepare_return() {
             match self.cpu.run(self.sys.vm, &mut self.regs) {
                 Trap::Syscall => {

@@ -134,6 +134,10 @@ pub struct Config {
     /// filled before frames are to be had (E01). Whole pages of it are used; eight are enough for
     /// some fifty entries. May be empty.
     pub early: &'static mut [u8],
+    /// The most pages of zeroes that one write makes where a program writes to one page of private
+    /// memory after another, a power of two, at most 64: the page itself and those that come next,
+    /// more of them the longer it goes on so. 0 and 1: a page at a time.
+    pub zero_run: u32,
     /// Who hears of events (faults, pages in and out, verbs); nobody when `None`.
     pub trace: Option<&'static dyn TraceSink>,
 }
@@ -143,6 +147,7 @@ impl core::fmt::Debug for Config {
         f.debug_struct("Config")
             .field("frame_limit", &self.frame_limit)
             .field("early", &self.early.len())
+            .field("zero_run", &self.zero_run)
             .field("trace", &self.trace.is_some())
             .finish()
     }
@@ -183,6 +188,8 @@ pub struct Vm<M: Machine> {
     pub(crate) kmem: kmem::State<M>,
     pub(crate) counts: Counts,
     trace: Option<&'static dyn TraceSink>,
+    /// See [`Config::zero_run`].
+    zero_run: u32,
 }
 
 impl<M: Machine> Vm<M> {
@@ -206,6 +213,7 @@ impl<M: Machine> Vm<M> {
             kmem: kmem::State::new(),
             counts: Counts::new(),
             trace: config.trace,
+            zero_run: config.zero_run,
         };
         if !vm.frames.boot(config.frame_limit.unwrap_or(u32::MAX))
             || vm.frames.total() < FEWEST_FRAMES

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 /// The programs, in the order of their tables.
-const PROGRAMS: [&str; 4] = ["maps", "pages", "core", "hosted"];
+const PROGRAMS: [&str; 5] = ["maps", "pages", "core", "hosted", "programs"];
 /// Where the tables go.
 const DOCUMENT: &str = "docs/performance.md";
 /// What stands before and after them there.
@@ -15,7 +15,7 @@ const MARKERS: [&str; 2] = ["<!-- tables: begin -->\n", "<!-- tables: end -->"];
 /// What to measure.
 #[derive(Args)]
 pub(crate) struct Bench {
-    /// Runs only this program: maps, pages, core or hosted.
+    /// Runs only this program: maps, pages, core, hosted or programs.
     program: Option<String>,
     /// Puts the tables in `docs/performance.md`; for all programs only.
     #[arg(long, conflicts_with = "program")]
@@ -24,7 +24,7 @@ pub(crate) struct Bench {
 
 /// Measures.
 pub(crate) fn run(steps: &mut Steps, args: &Bench) -> Outcome {
-    let mut build = cargo("build --release --package bsdvm-benches");
+    let mut build = cargo("build --release --package bsdvm-benches --package bsdvm-cli");
     steps.command("benchmarks: build", &mut build)?;
     let mut tables = String::new();
     for program in PROGRAMS {

@@ -417,7 +417,7 @@ fn auxiliary<P: Platform>(
         0 => 0,
         at => bias.wrapping_add(at),
     };
-    vec![
+    let mut pairs = vec![
         (av::AT_PAGESZ, Linux::<P>::PAGE_BYTES),
         (av::AT_CLKTCK, 100),
         (av::AT_PHDR, phdr),
@@ -431,7 +431,11 @@ fn auxiliary<P: Platform>(
         (av::AT_GID, u64::from(id.gid)),
         (av::AT_EGID, u64::from(id.egid)),
         (av::AT_SECURE, 0),
-    ]
+    ];
+    if let Some(vdso) = sys.platform.vdso(sys.vm) {
+        pairs.insert(0, (av::AT_SYSINFO_EHDR, vdso.start().0));
+    }
+    pairs
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use crate::signal::AltStack;
 use crate::thread::Task;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use bsdvm::SpaceId;
 use core::sync::atomic::Ordering;
 use linux_raw_sys::general as abi;
 
@@ -58,13 +59,32 @@ impl<P: Platform> Task<P> {
         let request = ExecRequest { path, args, env };
         let mut image = exec::load(self.sys, Some(&start), request)?;
         image.name = name[..name.len().min(15)].to_vec();
-        let cpu = self
-            .sys
-            .platform
-            .guest_thread(self.sys.vm, image.space.id())?;
-        self.dismiss_others()?;
-        self.become_image(image, cpu);
+        self.enter_space(image.space.id())?;
+        self.become_image(image);
         Ok(self.regs.rax)
+    }
+
+    /// Gives this thread, as the only one of its process, a machine's thread in another space: the
+    /// one it has, if that can go there.
+    fn enter_space(&mut self, space: SpaceId) -> Result<(), Errno> {
+        // Nobody but this thread can make another one.
+        let alone = {
+            let table = self.sys.processes.lock();
+            let record = table.get(self.process.pid).ok_or(Errno::EINTR)?;
+            record.threads.len() == 1
+        };
+        if alone && self.cpu.move_to(self.sys.vm, space) {
+            self.thread.set_kicker(self.cpu.kicker());
+            self.thread.set_tid(self.process.pid);
+            return Ok(());
+        }
+        let cpu = self.sys.platform.guest_thread(self.sys.vm, space)?;
+        self.dismiss_others()?;
+        self.keep_user_time();
+        self.thread.set_kicker(cpu.kicker());
+        // The old guest thread goes before the space that it ran in.
+        self.cpu = cpu;
+        Ok(())
     }
 
     /// Ends every other thread of the process; this one takes the process's number.
@@ -102,7 +122,7 @@ impl<P: Platform> Task<P> {
     }
 
     /// The point of no return.
-    fn become_image(&mut self, image: Image<P>, cpu: P::Thread) {
+    fn become_image(&mut self, image: Image<P>) {
         self.release_futexes();
         let files = self.process.files();
         let alone = Arc::strong_count(&files) <= 2;
@@ -126,10 +146,6 @@ impl<P: Platform> Task<P> {
         let creds = self.creds().executed();
         self.become_who(creds).ok();
         self.note_memory();
-        self.keep_user_time();
-        // The old guest thread goes before the space that it ran in.
-        self.thread.set_kicker(cpu.kicker());
-        self.cpu = cpu;
         self.space = image.space;
         self.process.limits_changed();
         self.regs = image.regs;

@@ -54,6 +54,7 @@ impl<P: Platform> Task<P> {
             *self.process.creds.lock() = creds.clone();
         }
         *self.thread.creds.lock() = creds;
+        self.tell_answers();
         Ok(())
     }
 

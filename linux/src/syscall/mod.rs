@@ -43,13 +43,15 @@ pub(crate) mod time;
 pub(crate) mod timer;
 mod xattr;
 
+use crate::creds::Creds;
 use crate::errno::Errno;
 use crate::fs::file::OpenFile;
-use crate::platform::Platform;
+use crate::platform::{GuestThread, Platform, ShortAnswer};
 use crate::thread::{Interrupted, Task};
 use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use linux_raw_sys::general as abi;
 
 /// The arguments of a call.
 pub(crate) type Args = [u64; 6];
@@ -143,6 +145,25 @@ impl<P: Platform> Task<P> {
             }
             Err(errno) => errno.as_result(),
         };
+    }
+
+    /// Tells the guest thread what it can answer by itself: what stays as it is until the next
+    /// `exec`, or until it becomes somebody else.
+    pub(crate) fn tell_answers(&mut self) {
+        let Creds { user, group, .. } = self.creds();
+        let values = [
+            (abi::__NR_getpid, self.process.pid),
+            (abi::__NR_gettid, self.thread.tid()),
+            (abi::__NR_getuid, user.real),
+            (abi::__NR_geteuid, user.effective),
+            (abi::__NR_getgid, group.real),
+            (abi::__NR_getegid, group.effective),
+        ];
+        for (number, value) in values {
+            self.cpu
+                .answer(number, ShortAnswer::Value(u64::from(value)));
+        }
+        self.cpu.answer(abi::__NR_sched_yield, ShortAnswer::Yield);
     }
 
     fn unknown(&self, number: u64) -> Answer {

@@ -4,8 +4,9 @@
 use crate::error::HostedError;
 use crate::mailbox::{Call, Report, SLOT_BYTES, Slot, Then, at};
 use crate::orders::Decided;
+use crate::seat::StubWait;
 use crate::space::{Guard, Member, Space};
-use crate::stub::{MAILBOX_FD, SLOT_VA};
+use crate::stub::{CODE_VA, MAILBOX_FD, SLOT_VA};
 use crate::sys;
 use crate::zygote::answer;
 use parking_lot::MutexGuard;
@@ -107,16 +108,48 @@ impl Space {
             .carry_out(st, helper, &[map, clone])
             .ok_or(HostedError::StubDied)?;
         let tid = answer(raw).map_err(HostedError::Process)? as i32;
-        MutexGuard::unlocked(st, || {
-            match slot.wait(Then::Report, || self.is_over(epoch)) {
-                Report::Trapped => greet(slot, tid, || self.is_over(epoch)),
-                Report::Gone => Err(HostedError::StubDied),
-            }
+        MutexGuard::unlocked(st, || match slot.wait(|| self.is_over(epoch)) {
+            Report::Trapped => greet(slot, tid, || self.is_over(epoch)),
+            Report::Gone => Err(HostedError::StubDied),
         })?;
         match st.epoch == epoch {
             true => Ok(tid),
             false => Err(HostedError::StubDied),
         }
+    }
+
+    /// Has `other`, which has no stub, take over the stub with its only thread `id`, which is
+    /// parked; gives its number there. Nothing of this space is left in the stub when the thread
+    /// goes on. `None`, and nothing has changed, where that cannot be.
+    pub(crate) fn hand_over(&self, id: u64, other: &Space) -> Option<u64> {
+        if std::ptr::eq(self, other) {
+            return None;
+        }
+        let mut st = self.lock();
+        st.settle();
+        let alone = st.members.len() == 1 && st.member(id).is_some();
+        // A slot that is still to be unmapped would stay.
+        let clean = st.leaving.is_empty() && !st.queue.reaches(CODE_VA >> 12);
+        if !alone || !clean || st.is_executing() || st.process.is_none() {
+            return None;
+        }
+        // Nobody takes the two the other way round: a space without a stub hands nothing over.
+        let mut to = other.lock();
+        if to.closed || to.process.is_some() || !to.members.is_empty() || to.is_executing() {
+            return None;
+        }
+        to.process = st.bury();
+        let number = to.next_id;
+        to.next_id += 1;
+        to.members = std::mem::take(&mut st.members);
+        for member in &mut to.members {
+            member.id = number;
+            member.kicked = false;
+            member.knew = Decided::default();
+        }
+        other.drop_mappings(&mut to);
+        self.notify_all();
+        Some(number)
     }
 
     /// Ends parked thread `id`, and the stub with its last thread.
@@ -138,7 +171,7 @@ impl Space {
         st.leaving.push(place);
         MutexGuard::unlocked(&mut st, || {
             slot.put(0, Call::new(libc::SYS_exit, [0; 6]));
-            slot.command(tid, 1, Then::Report);
+            slot.command(tid, 1, Then::Report, StubWait::SLEEP);
             let word = slot.u32(at::TID);
             while word.load(Ordering::SeqCst) == tid as u32 {
                 let late = sys::futex_wait(word, tid as u32, Some(100_000_000));
@@ -165,8 +198,8 @@ fn greet(slot: &Slot, tid: i32, dead: impl Fn() -> bool) -> Result<(), HostedErr
     slot.put(0, Call::new(libc::SYS_set_robust_list, robust));
     let number = [slot.va() + at::TID, 0, 0, 0, 0, 0];
     slot.put(1, Call::new(libc::SYS_set_tid_address, number));
-    slot.command(tid, 2, Then::Report);
-    match slot.wait(Then::Report, dead) {
+    slot.command(tid, 2, Then::Report, StubWait::SLEEP);
+    match slot.wait(dead) {
         Report::Trapped if slot.get32(at::COUNT) == 0 => Ok(()),
         Report::Trapped => Err(HostedError::Stub(
             "set_robust_list",

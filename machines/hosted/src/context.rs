@@ -33,6 +33,8 @@ pub struct Registers {
 const UCONTEXT_BYTES: u64 = 304;
 /// Where the general registers lie in a ucontext.
 const GREGS: u64 = 40;
+/// Where rax lies in a ucontext.
+pub(crate) const RAX: u64 = GREGS + 13 * 8;
 /// Where the error code, the trap number and the fault address lie among them, by index.
 const ERR: u64 = 19;
 const TRAPNO: u64 = 20;
@@ -81,7 +83,7 @@ impl<'a> Context<'a> {
     }
 
     fn set_greg(&self, i: u64, value: u64) {
-        self.slot.set(self.ucontext + GREGS + i * 8, value);
+        self.slot.turn(self.ucontext + GREGS + i * 8, value);
     }
 
     /// The general registers; the bases of FS and GS are not in the frame and stay 0.
@@ -122,7 +124,7 @@ impl<'a> Context<'a> {
         let kept = self.greg(17) & !FLAGS;
         self.set_greg(17, kept | r.rflags & FLAGS);
         // Whatever mask the frame was made with, guest code runs with none.
-        self.slot.set(self.ucontext + SIGMASK, 0);
+        self.slot.turn(self.ucontext + SIGMASK, 0);
     }
 
     /// The signal that made the frame; `None` if the guest has overwritten the slot.

@@ -3,6 +3,7 @@
 use crate::error::HostedError;
 use crate::mailbox::Mailbox;
 use crate::memory::Ram;
+use crate::seat::Cpu;
 use crate::stub::CODE_VA;
 use crate::sys;
 use crate::zygote::Zygote;
@@ -26,11 +27,14 @@ pub(crate) struct Engine {
     pub(crate) user: VirtRange,
     /// The parts of `user` that the host does not let us use.
     pub(crate) holes: Vec<VirtRange>,
+    /// The host's vDSO in every stub.
+    pub(crate) vdso: Option<VirtRange>,
     /// Host mappings that a stub may have.
     pub(crate) budget: usize,
     /// Whether stubs read and write the FS and GS bases by instruction.
     pub(crate) fsgs: bool,
-    cpus: Vec<usize>,
+    /// The processors that this program was given.
+    pub(crate) cpus: Vec<Cpu>,
     /// Processors of the host, ours or not.
     pub(crate) all_cpus: usize,
     dealt: AtomicUsize,
@@ -41,7 +45,7 @@ impl Engine {
     pub(crate) fn new(bytes: u64, fsgs: bool) -> Result<Engine, HostedError> {
         let ram = Ram::new(bytes)?;
         let mailbox = Mailbox::new()?;
-        let (zygote, sealed) = Zygote::start(ram.fd(), &mailbox, fsgs)?;
+        let (zygote, kept) = Zygote::start(ram.fd(), &mailbox, fsgs)?;
         let lowest = sysctl("vm/mmap_min_addr").unwrap_or(65536).max(4096);
         let user = VirtRange::new(VirtAddr(lowest), VirtAddr(CODE_VA)).unwrap_or_default();
         let limit = sysctl("vm/max_map_count").unwrap_or(65_530) as usize;
@@ -50,27 +54,24 @@ impl Engine {
             mailbox,
             zygote: Mutex::new(Some(zygote)),
             user,
-            holes: sealed
+            vdso: kept.vdso,
+            holes: kept
+                .ranges
                 .into_iter()
                 .map(|h| h.intersect(user))
                 .filter(|h| !h.is_empty())
                 .collect(),
             budget: BUDGET.min(limit / 2),
             fsgs,
-            cpus: sys::allowed_cpus(),
+            cpus: sys::allowed_cpus().into_iter().map(Cpu::new).collect(),
             all_cpus: crate::clock::cpus(),
             dealt: AtomicUsize::new(0),
         })
     }
 
-    /// The processor for the next pair of supervisor and stub thread.
-    pub(crate) fn deal_cpu(&self) -> usize {
-        self.cpus[self.dealt.fetch_add(1, Ordering::Relaxed) % self.cpus.len()]
-    }
-
-    /// The processors that this program was given.
-    pub(crate) fn cpus(&self) -> &[usize] {
-        &self.cpus
+    /// The home of the next pair of supervisor and stub thread: a place among the processors.
+    pub(crate) fn deal_home(&self) -> usize {
+        self.dealt.fetch_add(1, Ordering::Relaxed) % self.cpus.len()
     }
 
     /// Whether guests can have all of `range`.

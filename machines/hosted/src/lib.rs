@@ -10,7 +10,8 @@
 //!
 //! # The stub
 //! `stub` and `stub.s`: 500 bytes of assembly, carried by an ELF file in memory. `zygote`: the
-//! parked stub that all others are forked from, and the thread that keeps it.
+//! parked stub that all others are forked from, and the thread that keeps it. `vdso`: the host's
+//! clocks, which guests call directly.
 //!
 //! # The mailbox
 //! `mailbox`: one slot a stub thread, which holds its alternate signal stack (so that we edit the
@@ -25,7 +26,8 @@
 //! # What the seam sees
 //! `table` and `pmap` ([`HostedPmap`]): the truth about translations; what the stub has mapped is
 //! a cache of it, with a budget. `flush` ([`HostedFlush`]): waiting for running threads.
-//! `thread` ([`GuestThread`]): run until a trap.
+//! `thread` ([`GuestThread`]): run until a trap. `seat`: which processor the thread that runs it is
+//! on, and how it waits.
 //!
 //! # Lifetime
 //! Stubs are children of a thread of ours and get SIGKILL when it ends, however it ends. A stub
@@ -34,7 +36,7 @@
 //! # What is absent
 //! It is no sandbox: a guest that looks for the stub's own `syscall` instruction finds it, and a
 //! guest can overwrite its mailbox. The core knows nothing of that; do not run hostile programs.
-//! No memory attributes, no restart of interrupted calls, no vDSO page, no single-step; no
+//! No memory attributes, no restart of interrupted calls, no single-step; no
 //! fallback by ptrace where seccomp is refused. Translations live in the program's own heap:
 //! no frame is ever asked for.
 //!
@@ -70,11 +72,13 @@ mod memory;
 mod orders;
 mod pmap;
 pub mod probe;
+mod seat;
 mod space;
 mod stub;
 mod sys;
 mod table;
 mod thread;
+mod vdso;
 mod wait;
 mod zygote;
 
@@ -84,7 +88,9 @@ mod tests;
 pub use context::Registers;
 pub use error::HostedError;
 pub use flush::HostedFlush;
+pub use mailbox::Answer;
 pub use pmap::HostedPmap;
+pub use seat::rest;
 pub use thread::{GuestThread, Kicker, Trap};
 
 use bsdvm_machine::{
@@ -120,6 +126,14 @@ impl Hosted {
             engine: Arc::new(engine::Engine::new(memory_bytes, fsgs)?),
             waiters: wait::Waiters::new(),
         })
+    }
+
+    /// The host's vDSO, which every guest can read and call above [`Machine::user_range`] or in a
+    /// hole of it: functions of an ELF image that tell the host's clocks without a trap. What they
+    /// cannot tell they ask by an ordinary system call, which traps. `None`: the host has none, or
+    /// did not let it be moved.
+    pub fn vdso(&self) -> Option<VirtRange> {
+        self.engine.vdso
     }
 
     /// The memory that the host has given to guest memory so far, in bytes.
@@ -226,7 +240,7 @@ impl Wait for Hosted {
     }
 
     fn sleep(&self, channel: Channel, ticket: Ticket, deadline: Option<u64>) {
-        self.waiters.sleep(channel, ticket, deadline);
+        seat::rest(|| self.waiters.sleep(channel, ticket, deadline));
     }
 
     fn wake(&self, channel: Channel) {

@@ -9,6 +9,7 @@
 //! but we never have a data race. Offsets that come out of a slot are checked before use.
 
 use crate::error::HostedError;
+use crate::seat::StubWait;
 use crate::sys;
 use parking_lot::Mutex;
 use std::os::fd::OwnedFd;
@@ -24,34 +25,18 @@ const STACK_OFFSET: u64 = 0x4000;
 const SLOTS: u32 = 8192;
 /// The number of orders that a slot holds.
 pub(crate) const BATCH: usize = ((STACK_OFFSET - at::ORDERS) / ORDER_BYTES) as usize;
-/// How often each side of a run yields before it sleeps. The two share a processor, so that a
-/// yield hands it over, for three quarters of the price of a sleep and a wake-up; a side that waits
-/// long soon sleeps. Elsewhere (the sides may be on two processors) a yield would only let
-/// strangers run first.
-const YIELDS: u32 = 2;
 /// Number, six arguments, result.
 const ORDER_BYTES: u64 = 64;
+/// Number, kind, value.
+const ANSWER_BYTES: u64 = 16;
+/// The answers that a slot holds; one more, whose kind stays 0, ends their list.
+const ANSWERS: u64 = (at::ORDERS - at::ANSWERS) / ANSWER_BYTES - 1;
 
-/// Offsets in a slot, in bytes.
+/// Offsets in a slot, in bytes. What one side watches while the other works lies in a cache line of
+/// its own, and what a trap tells, and its answer, together in another.
 pub(crate) mod at {
     /// The futex word: 0 = trapped, else the stub has something to do. See [`super::Slot::command`].
     pub(crate) const WORD: u64 = 0;
-    /// The signal that trapped.
-    pub(crate) const SIGNO: u64 = 4;
-    /// Orders to carry out; what is left of them when a batch stopped.
-    pub(crate) const COUNT: u64 = 8;
-    /// 1: go on with the guest after the orders; 0: report.
-    pub(crate) const RESUME: u64 = 12;
-    /// Address of the frame's siginfo, in the stub.
-    pub(crate) const INFO: u64 = 16;
-    /// Address of the frame's ucontext, in the stub.
-    pub(crate) const UCONTEXT: u64 = 24;
-    /// The guest's FS base, if [`FSGS`].
-    pub(crate) const FS: u64 = 40;
-    /// The guest's GS base, if [`FSGS`].
-    pub(crate) const GS: u64 = 48;
-    /// 1: the processor has `rdfsbase` and the host lets us use it.
-    pub(crate) const FSGS: u64 = 56;
     /// The thread's number, cleared by the host when it ends.
     pub(crate) const TID: u64 = 60;
     /// Eight bytes of zero: the empty signal mask.
@@ -66,10 +51,31 @@ pub(crate) mod at {
     pub(crate) const SLEEPS: u64 = 128;
     /// 1: the stub does.
     pub(crate) const STUB_SLEEPS: u64 = 132;
-    /// How often the stub yields before it sleeps.
-    pub(crate) const YIELDS: u64 = 136;
+    /// The signal that trapped.
+    pub(crate) const SIGNO: u64 = 192;
+    /// Orders to carry out; what is left of them when a batch stopped.
+    pub(crate) const COUNT: u64 = 196;
+    /// 1: go on with the guest after the orders; 0: report.
+    pub(crate) const RESUME: u64 = 200;
+    /// How often the stub looks at the word before it yields, see [`crate::seat::StubWait`].
+    pub(crate) const LOOKS: u64 = 204;
+    /// How often it yields before it sleeps.
+    pub(crate) const YIELDS: u64 = 208;
+    /// 1: the processor has `rdfsbase` and the host lets us use it.
+    pub(crate) const FSGS: u64 = 212;
+    /// Address of the frame's siginfo, in the stub.
+    pub(crate) const INFO: u64 = 216;
+    /// Address of the frame's ucontext, in the stub.
+    pub(crate) const UCONTEXT: u64 = 224;
+    /// The guest's FS base, if [`FSGS`].
+    pub(crate) const FS: u64 = 232;
+    /// The guest's GS base, if [`FSGS`].
+    pub(crate) const GS: u64 = 240;
     /// Room for arguments of orders made at start.
     pub(crate) const SCRATCH: u64 = 0x200;
+    /// Calls that the stub answers by itself: number and kind, then a value. See
+    /// [`super::Slot::answer`].
+    pub(crate) const ANSWERS: u64 = 0x300;
     /// The orders.
     pub(crate) const ORDERS: u64 = 0x400;
 }
@@ -209,6 +215,20 @@ impl Slot {
         self.u32(offset).store(value, Ordering::Relaxed);
     }
 
+    /// Stores `value` at `offset` if something else is there: a store takes the cache line from the
+    /// other side.
+    pub(crate) fn turn(&self, offset: u64, value: u64) {
+        if self.get(offset) != value {
+            self.set(offset, value);
+        }
+    }
+
+    fn turn32(&self, offset: u64, value: u32) {
+        if self.get32(offset) != value {
+            self.set32(offset, value);
+        }
+    }
+
     /// The offset in the slot of `bytes` bytes at address `va` of the stub, when they lie on the
     /// alternate stack, aligned to 8.
     pub(crate) fn on_stack(&self, va: u64, bytes: u64) -> Option<u64> {
@@ -246,14 +266,33 @@ impl Slot {
         self.get(at::ORDERS + i as u64 * ORDER_BYTES + 56) as i64
     }
 
+    /// Has the stub thread answer call `number` with `answer` from its next trap on. It must be
+    /// parked. `false`: the list is full, and the call traps as ever.
+    pub(crate) fn answer(&self, number: u32, answer: Answer) -> bool {
+        let entries = (0..ANSWERS).map(|i| at::ANSWERS + i * ANSWER_BYTES);
+        let fits = |e: &u64| self.get32(*e + 4) == 0 || self.get32(*e) == number;
+        let Some(entry) = entries.into_iter().find(fits) else {
+            return false;
+        };
+        let (kind, value) = match answer {
+            Answer::Value(value) => (1, value),
+            Answer::Host => (2, 0),
+        };
+        self.set32(entry, number);
+        self.set(entry + 8, value);
+        self.set32(entry + 4, kind);
+        true
+    }
+
     /// Gives the word to stub thread `tid`: it carries out `count` orders and then goes on with
-    /// the guest or reports.
+    /// the guest or reports, and then waits as `wait` says.
     ///
     /// The word has the form of a robust futex, so that the host wakes us if the thread dies.
-    pub(crate) fn command(&self, tid: i32, count: usize, then: Then) {
-        self.set32(at::COUNT, count as u32);
-        self.set32(at::RESUME, then as u32);
-        self.set32(at::YIELDS, then.yields());
+    pub(crate) fn command(&self, tid: i32, count: usize, then: Then, wait: StubWait) {
+        self.turn32(at::COUNT, count as u32);
+        self.turn32(at::RESUME, then as u32);
+        self.turn32(at::LOOKS, wait.looks);
+        self.turn32(at::YIELDS, wait.yields);
         let word = self.u32(at::WORD);
         word.store(tid as u32 | libc::FUTEX_WAITERS, Ordering::SeqCst);
         if self.u32(at::STUB_SLEEPS).load(Ordering::SeqCst) != 0 {
@@ -261,24 +300,24 @@ impl Slot {
         }
     }
 
-    /// Waits until the stub has trapped or reported, after a command with `then`. `dead` is asked now and then whether it ever
+    /// Whether the stub has trapped or reported, or died.
+    pub(crate) fn report(&self) -> Option<Report> {
+        match self.u32(at::WORD).load(Ordering::SeqCst) {
+            0 => Some(Report::Trapped),
+            value if value & libc::FUTEX_OWNER_DIED != 0 => Some(Report::Gone),
+            _ => None,
+        }
+    }
+
+    /// Sleeps until the stub has trapped or reported. `dead` is asked now and then whether it ever
     /// will.
-    pub(crate) fn wait(&self, then: Then, dead: impl Fn() -> bool) -> Report {
+    pub(crate) fn wait(&self, dead: impl Fn() -> bool) -> Report {
         let word = self.u32(at::WORD);
         let sleeps = self.u32(at::SLEEPS);
-        let mut yields = then.yields();
         let report = loop {
             let value = word.load(Ordering::SeqCst);
-            if value == 0 {
-                break Report::Trapped;
-            }
-            if value & libc::FUTEX_OWNER_DIED != 0 {
-                break Report::Gone;
-            }
-            if yields > 0 {
-                yields -= 1;
-                std::thread::yield_now();
-                continue;
+            if let Some(report) = self.report() {
+                break report;
             }
             if sleeps.swap(1, Ordering::SeqCst) == 0 {
                 continue; // look at the word again, now that the stub knows
@@ -295,6 +334,15 @@ impl Slot {
     }
 }
 
+/// How a system call is answered where it is made, without a trap to the supervisor.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// By a value that is always the same.
+    Value(u64),
+    /// By the host, which is asked for the call of the same number, with no arguments.
+    Host,
+}
+
 /// What the stub does after its orders.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Then {
@@ -302,15 +350,6 @@ pub(crate) enum Then {
     Report = 0,
     /// Goes on with the guest.
     Resume = 1,
-}
-
-impl Then {
-    fn yields(self) -> u32 {
-        match self {
-            Then::Report => 0,
-            Then::Resume => YIELDS,
-        }
-    }
 }
 
 /// How a wait for a stub ended.

@@ -9,7 +9,7 @@ use crate::sys;
 use bsdvm_machine::{Frame, FrameRun, Memory, PageSize};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 const PAGE: PageSize = PageSize::KIB4;
 
@@ -22,6 +22,9 @@ pub(crate) struct Ram {
     fd: OwnedFd,
     view: sys::View,
     frames: u32,
+    /// A bit for each frame that nobody has touched since the host gave it, or will give it: it
+    /// reads as zero, and costs nothing until somebody does.
+    fresh: Vec<AtomicU64>,
 }
 
 impl Ram {
@@ -33,7 +36,32 @@ impl Ram {
         }
         let fd = sys::memory_file(c"bsdvm-ram", bytes)?;
         let view = sys::View::new(&fd, bytes)?;
-        Ok(Ram { fd, view, frames })
+        let words = frames.div_ceil(64) as usize;
+        let fresh = (0..words).map(|_| AtomicU64::new(u64::MAX)).collect();
+        Ok(Ram {
+            fd,
+            view,
+            frames,
+            fresh,
+        })
+    }
+
+    /// Somebody is about to write to `frame`. Whether nobody had touched it before.
+    fn touch(&self, frame: Frame) -> bool {
+        let Some(word) = self.fresh.get(frame.0 as usize / 64) else {
+            return false;
+        };
+        let bit = 1 << (frame.0 % 64);
+        // Most frames were touched long ago: then there is nothing to write.
+        word.load(Ordering::Relaxed) & bit != 0
+            && word.fetch_and(!bit, Ordering::Relaxed) & bit != 0
+    }
+
+    /// Guests are about to have `run`.
+    pub(crate) fn give(&self, run: FrameRun) {
+        run.frames().for_each(|frame| {
+            self.touch(frame);
+        });
     }
 
     /// The file.
@@ -76,11 +104,15 @@ impl Memory for Ram {
     }
 
     fn zero(&self, frame: Frame) {
+        if self.touch(frame) {
+            return;
+        }
         // SAFETY: the page lies in the view; no reference to it exists (see the module).
         unsafe { self.at(frame, 0, PAGE.len()).write_bytes(0, PAGE.len()) };
     }
 
     fn copy(&self, from: Frame, to: Frame) {
+        self.touch(to);
         let (a, b) = (self.at(from, 0, PAGE.len()), self.at(to, 0, PAGE.len()));
         // SAFETY: both pages lie in the view; `ptr::copy` allows them to be the same.
         unsafe { std::ptr::copy(a, b, PAGE.len()) };
@@ -93,6 +125,7 @@ impl Memory for Ram {
     }
 
     fn write(&self, frame: Frame, offset: usize, buf: &[u8]) {
+        self.touch(frame);
         let p = self.at(frame, offset, buf.len());
         // SAFETY: the bytes lie in the frame, of which no reference exists, so `buf` is elsewhere.
         unsafe { std::ptr::copy_nonoverlapping(buf.as_ptr(), p, buf.len()) };
@@ -109,6 +142,7 @@ impl Memory for Ram {
         old: u32,
         new: u32,
     ) -> Result<u32, u32> {
+        self.touch(frame);
         let word = self.word(frame, offset);
         word.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst)
     }
@@ -130,6 +164,56 @@ impl Memory for Ram {
     }
 
     fn record_memory(&self, frame: Frame) -> NonNull<u8> {
+        self.touch(frame);
         NonNull::new(self.at(frame, 0, PAGE.len())).expect("a mapping is never at 0")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A way to write to a frame, and its name.
+    type Touch = (&'static str, fn(&Ram, Frame));
+
+    #[test]
+    fn a_fresh_frame_costs_nothing_until_it_is_touched_and_is_cleared_from_then_on() {
+        let ram = Ram::new(64 << 20).unwrap();
+        let byte = |frame| {
+            let mut buf = [1];
+            ram.read(Frame(frame), 7, &mut buf);
+            buf[0]
+        };
+        let given = ram.allocated_bytes();
+        (0..4096).for_each(|f| ram.zero(Frame(f)));
+        assert_eq!(ram.allocated_bytes(), given);
+        let touches: [Touch; 5] = [
+            ("zero", |r, f| r.zero(f)),
+            ("write", |r, f| r.write(f, 0, &[1])),
+            ("copy", |r, f| r.copy(Frame(9000), f)),
+            ("exchange", |r, f| {
+                let _ = r.compare_exchange_u32(f, 0, 0, 1);
+            }),
+            ("given to a guest", |r, f| r.give(FrameRun::one(f))),
+        ];
+        for (i, (what, touch)) in touches.into_iter().enumerate() {
+            let frame = Frame(8000 + i as u32);
+            touch(&ram, frame);
+            // What a guest writes goes past us.
+            let p = ram.at(frame, 7, 1);
+            // SAFETY: a byte of the view.
+            unsafe { p.write_volatile(5) };
+            assert_eq!(byte(frame.0), 5, "{what}");
+            ram.zero(frame);
+            assert_eq!(byte(frame.0), 0, "{what}");
+        }
+        // A record is written without us.
+        let p = ram.record_memory(Frame(8100));
+        // SAFETY: the first byte of a frame.
+        unsafe { p.as_ptr().write_volatile(5) };
+        ram.zero(Frame(8100));
+        let mut buf = [1];
+        ram.read(Frame(8100), 0, &mut buf);
+        assert_eq!(buf, [0]);
     }
 }

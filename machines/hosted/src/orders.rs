@@ -38,26 +38,9 @@ impl Order {
     pub(crate) fn merged(self, next: Order) -> Option<Order> {
         use Order::*;
         match (self, next) {
-            (
-                Map {
-                    page,
-                    pages,
-                    frame,
-                    prot,
-                },
-                Map {
-                    page: p,
-                    pages: n,
-                    frame: f,
-                    prot: q,
-                },
-            ) if p == page + pages && u64::from(f) == u64::from(frame) + pages && q == prot => {
-                Some(Map {
-                    page,
-                    pages: pages + n,
-                    frame,
-                    prot,
-                })
+            (Map { .. }, Map { .. }) | (Protect { .. }, Protect { .. }) => {
+                // Neither touches what the other does: which comes first does not matter.
+                self.joined(next).or_else(|| next.joined(self))
             }
             (Unmap { page, pages }, Unmap { page: p, pages: n })
                 if p <= page + pages && page <= p + n =>
@@ -69,18 +52,35 @@ impl Order {
                     pages: end - start,
                 })
             }
+            _ => None,
+        }
+    }
+
+    /// Two orders of one kind as one, where `above` goes on where `self` ends.
+    fn joined(self, above: Order) -> Option<Order> {
+        use Order::*;
+        let (own, its) = (self.pages(), above.pages());
+        if own.end != its.start {
+            return None;
+        }
+        let (page, pages) = (own.start, its.end - own.start);
+        match (self, above) {
             (
-                Protect { page, pages, prot },
-                Protect {
-                    page: p,
-                    pages: n,
-                    prot: q,
+                Map { frame, prot, .. },
+                Map {
+                    frame: f, prot: q, ..
                 },
-            ) if p == page + pages && q == prot => Some(Protect {
-                page,
-                pages: pages + n,
-                prot,
-            }),
+            ) if q == prot && u64::from(f) == u64::from(frame) + (own.end - own.start) => {
+                Some(Map {
+                    page,
+                    pages,
+                    frame,
+                    prot,
+                })
+            }
+            (Protect { prot, .. }, Protect { prot: q, .. }) if q == prot => {
+                Some(Protect { page, pages, prot })
+            }
             _ => None,
         }
     }
@@ -174,11 +174,23 @@ impl Queue {
             && let Some(both) = last.merged(order)
         {
             *last = both;
-            return self.decided;
+        } else {
+            self.decided.0 += 1;
+            self.pending.push_back((self.decided, order));
         }
-        self.decided.0 += 1;
-        self.pending.push_back((self.decided, order));
+        self.close_ranks();
         self.decided
+    }
+
+    /// Joins the last order with those before it that it has grown up to. The first of the two
+    /// numbers goes: whoever waits for it waits for the second.
+    fn close_ranks(&mut self) {
+        while let [.., at, last] = self.pending.make_contiguous()
+            && let Some(both) = at.1.merged(last.1)
+        {
+            *at = (last.0, both);
+            self.pending.pop_back();
+        }
     }
 
     /// Whether nothing waits to be given to the stub.
@@ -215,6 +227,13 @@ impl Queue {
     /// Whether order `which` has been carried out.
     pub(crate) fn is_done(&self, which: Decided) -> bool {
         which <= self.done
+    }
+
+    /// Whether some order that waits is about pages from `page` on.
+    pub(crate) fn reaches(&self, page: u64) -> bool {
+        self.pending
+            .iter()
+            .any(|(_, order)| order.pages().end > page)
     }
 
     /// Forgets what waits, in favour of an order that is pushed next and makes it void.
@@ -263,6 +282,27 @@ mod tests {
     }
 
     #[test]
+    fn pages_around_one_become_one_order() {
+        let mut q = Queue::default();
+        let first = q.push(map(18, 1, 8));
+        for page in 10..18 {
+            q.push(map(page, 1, page as u32 - 10));
+        }
+        let last = q.push(map(19, 1, 9));
+        assert_eq!(waiting(&q), [map(10, 10, 0)]);
+        // Both numbers stand for all of it.
+        q.complete(first);
+        assert!(!q.is_done(last));
+        q.push(map(9, 1, 77));
+        q.push(map(8, 1, 76));
+        assert_eq!(waiting(&q), [map(10, 10, 0), map(8, 2, 76)]);
+        // What is unmapped in between keeps its place.
+        q.push(unmap(30, 1));
+        q.push(map(20, 1, 10));
+        assert_eq!(waiting(&q).len(), 4);
+    }
+
+    #[test]
     fn an_order_never_passes_an_older_one() {
         let mut q = Queue::default();
         let a = q.push(map(10, 1, 5));
@@ -290,6 +330,6 @@ mod tests {
         q.push(map(40, 1, 2));
         let f = q.push(unmap(30, 11));
         assert!(e < f);
-        assert_eq!(waiting(&q), [unmap(10, 20), unmap(30, 11)]);
+        assert_eq!(waiting(&q), [unmap(10, 31)]);
     }
 }

@@ -101,6 +101,7 @@ impl Pmap for HostedPmap {
         let range = VirtRange::from_len(va, u64::from(run.count) << PAGE.shift())
             .filter(|r| PAGE.is_aligned_range(*r) && engine.usable(*r))
             .ok_or(EnterError::BadAddress)?;
+        engine.ram.give(run);
         let mut st = self.space.lock();
         let host = match st.process {
             Some(_) => prot,

@@ -13,6 +13,7 @@
 use crate::engine::Engine;
 use crate::mailbox::{BATCH, Report, Slot, Then};
 use crate::orders::{Decided, Order, Queue};
+use crate::seat::StubWait;
 use crate::stub::KICK_SIGNAL;
 use crate::sys::Process;
 use crate::table::Table;
@@ -149,7 +150,7 @@ impl State {
     }
 
     /// The stub process is dead: nothing is mapped, nobody runs.
-    fn bury(&mut self) -> Option<Process> {
+    pub(crate) fn bury(&mut self) -> Option<Process> {
         self.epoch += 1;
         self.running = 0;
         self.executing = false;
@@ -213,7 +214,7 @@ impl Space {
     }
 
     /// Has the stub drop all that it has mapped. What is queued is void by that.
-    fn drop_mappings(&self, st: &mut State) -> Decided {
+    pub(crate) fn drop_mappings(&self, st: &mut State) -> Decided {
         st.table.forget_host();
         st.queue.supersede();
         st.estimate = 0;
@@ -242,6 +243,11 @@ impl Space {
         st.sleepers += 1;
         self.changed.wait_for(st, patience);
         st.sleepers -= 1;
+    }
+
+    /// Wakes everybody who waits for something here.
+    pub(crate) fn notify_all(&self) {
+        self.changed.notify_all();
     }
 
     fn notify(&self, st: &State) {
@@ -299,8 +305,8 @@ impl Space {
     fn perform(&self, st: &mut Guard<'_>, slot: &Slot, tid: i32, count: usize) -> bool {
         let epoch = st.epoch;
         let report = MutexGuard::unlocked(st, || {
-            slot.command(tid, count, Then::Report);
-            slot.wait(Then::Report, || self.is_over(epoch))
+            slot.command(tid, count, Then::Report, StubWait::SLEEP);
+            slot.wait(|| self.is_over(epoch))
         });
         if report == Report::Gone && st.epoch == epoch {
             self.lost(st);
@@ -352,14 +358,15 @@ impl Space {
 
     /// Waits until thread `id`, which runs, has trapped.
     pub(crate) fn await_trap(&self, id: u64, slot: &Slot) -> Report {
-        slot.wait(Then::Resume, || {
+        slot.wait(|| {
             let st = self.lock();
             st.member(id).is_none() || st.process.as_ref().is_none_or(Process::is_dead)
         })
     }
 
-    /// Sends thread `id` into the guest, after all that is queued.
-    pub(crate) fn begin(&self, id: u64) -> Begun {
+    /// Sends thread `id` into the guest, after all that is queued. At its next trap the stub waits
+    /// as `wait` says.
+    pub(crate) fn begin(&self, id: u64, wait: StubWait) -> Begun {
         let mut st = self.lock();
         loop {
             st.settle();
@@ -378,7 +385,7 @@ impl Space {
                 continue;
             }
             if st.queue.len() <= BATCH {
-                self.resume(&mut st, me);
+                self.resume(&mut st, me, wait);
                 return Begun::Running;
             }
             let token = st.token();
@@ -390,7 +397,7 @@ impl Space {
         }
     }
 
-    fn resume(&self, st: &mut State, me: usize) {
+    fn resume(&self, st: &mut State, me: usize, wait: StubWait) {
         let slot = st.members[me].slot.clone();
         let mut count = 0;
         if !st.queue.is_empty() {
@@ -402,7 +409,7 @@ impl Space {
         st.running += 1;
         st.members[me].running = true;
         st.members[me].knew = st.queue.latest();
-        slot.command(st.members[me].tid, count, Then::Resume);
+        slot.command(st.members[me].tid, count, Then::Resume, wait);
     }
 
     /// Thread `id` has trapped (or died, by `report`).

@@ -3,6 +3,7 @@
 //! `stub.s` is assembled into our own read-only data and copied from there: it never runs in this
 //! process. The file is an ELF header, two program headers and one page of code.
 
+use crate::context;
 use crate::mailbox::{SLOT_BYTES, at};
 
 /// Where the stub's code page lies in every guest address space; guest addresses end here.
@@ -35,7 +36,10 @@ core::arch::global_asm!(
     SIGNO = const at::SIGNO,
     SLEEPS = const at::SLEEPS,
     STUB_SLEEPS = const at::STUB_SLEEPS,
+    LOOKS = const at::LOOKS,
     YIELDS = const at::YIELDS,
+    ANSWERS = const at::ANSWERS,
+    UC_RAX = const context::RAX,
     INFO = const at::INFO,
     UCONTEXT = const at::UCONTEXT,
     FSGS = const at::FSGS,

@@ -92,6 +92,34 @@ bsdvm_hosted_stub_start:
 .Lbsdvm_handler:
     mov     r12, rsp
     and     r12, -{SLOT_BYTES}
+    cmp     edi, 31                         # SIGSYS, by the filter, for a call of x86-64:
+    jne     .Lbsdvm_trapped                 # one that we answer ourselves?
+    cmp     dword ptr [rsi + 8], 1
+    jne     .Lbsdvm_trapped
+    cmp     dword ptr [rsi + 28], 0xc000003e
+    jne     .Lbsdvm_trapped
+    mov     eax, dword ptr [rsi + 24]
+    lea     r14, [r12 + {ANSWERS}]
+.Lbsdvm_next_answer:
+    mov     ebx, dword ptr [r14 + 4]        # 0: end of the list, 1: a value, 2: ask the host
+    test    ebx, ebx
+    jz      .Lbsdvm_trapped
+    cmp     eax, dword ptr [r14]
+    je      .Lbsdvm_answer
+    add     r14, 16
+    jmp     .Lbsdvm_next_answer
+.Lbsdvm_answer:
+    cmp     ebx, 1
+    je      .Lbsdvm_value
+    syscall
+    jmp     .Lbsdvm_answered
+.Lbsdvm_value:
+    mov     rax, qword ptr [r14 + 8]
+.Lbsdvm_answered:
+    mov     qword ptr [rdx + {UC_RAX}], rax
+    jmp     .Lbsdvm_return
+
+.Lbsdvm_trapped:
     mov     dword ptr [r12 + {SIGNO}], edi
     mov     qword ptr [r12 + {INFO}], rsi
     mov     qword ptr [r12 + {UCONTEXT}], rdx
@@ -112,6 +140,13 @@ bsdvm_hosted_stub_start:
     mov     eax, 202
     syscall
 .Lbsdvm_pause:
+    mov     ebx, dword ptr [r12 + {LOOKS}]  # a supervisor on another processor answers soon
+.Lbsdvm_look:
+    cmp     dword ptr [r12], 0
+    jne     .Lbsdvm_command
+    pause
+    dec     ebx
+    jns     .Lbsdvm_look
     mov     ebx, dword ptr [r12 + {YIELDS}]
 .Lbsdvm_yield:
     cmp     dword ptr [r12], 0

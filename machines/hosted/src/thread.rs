@@ -1,13 +1,12 @@
 //! Guest threads: run until a trap, registers, floating-point state, kicks.
 
 use crate::context::{self, Context, Registers, Signal};
-use crate::mailbox::{Call, Slot, at};
+use crate::mailbox::{Answer, Call, Slot, at};
 use crate::pmap::Refault;
 use crate::space::{Begun, Ended, Space};
 use crate::stub::KICK_SIGNAL;
-use crate::{Hosted, HostedError, HostedPmap, sys};
+use crate::{Hosted, HostedError, HostedPmap, seat};
 use bsdvm_machine::{Access, VirtAddr};
-use std::cell::Cell;
 use std::sync::{Arc, Weak};
 
 /// Why a guest thread came back.
@@ -47,15 +46,16 @@ pub enum Trap {
 /// One guest thread: a thread of the space's stub, parked whenever no [`GuestThread::run`] is at
 /// work. Ends when it is dropped; with the last one of a space the stub process ends.
 ///
-/// The thread that calls `run` is confined to one processor, which the stub thread shares: the
-/// two only ever take turns. So give each guest thread a thread of its own; threads that are
-/// started from such a thread inherit its confinement.
+/// The thread that calls `run` is confined to one processor: the one that the stub thread has, where
+/// the two take turns, or another one that is idle. So give each guest thread a thread of its own;
+/// threads that are started from such a thread inherit its confinement. What such a thread waits
+/// for between two runs it should wait for in [`crate::rest`].
 #[derive(Debug)]
 pub struct GuestThread {
     space: Arc<Space>,
     slot: Arc<Slot>,
     id: u64,
-    cpu: usize,
+    home: usize,
     /// The xsave area, if it was asked for since the last trap.
     fpu: Vec<u8>,
     fpu_taken: bool,
@@ -79,22 +79,17 @@ struct Mended {
 /// to map it, will not stop: the host is out of memory, or forbids the mapping.
 const STUBBORN: u32 = 16;
 
-thread_local! {
-    /// The processor that the calling thread was confined to.
-    static PINNED: Cell<Option<usize>> = const { Cell::new(None) };
-}
-
 impl GuestThread {
     /// Makes a thread in the stub of `pmap`; the first one makes the stub. Its registers come with
     /// the first [`GuestThread::run`]; its floating-point state is that of a fresh program.
     pub fn spawn(machine: &Hosted, pmap: &HostedPmap) -> Result<GuestThread, HostedError> {
-        let cpu = machine.engine.deal_cpu();
-        let made = pmap.space.attach(cpu)?;
+        let home = machine.engine.deal_home();
+        let made = pmap.space.attach(machine.engine.cpus[home].number())?;
         Ok(GuestThread {
             space: pmap.space.clone(),
             slot: made.slot,
             id: made.id,
-            cpu,
+            home,
             fpu: Vec::new(),
             fpu_taken: false,
             bases: [0; 2],
@@ -112,19 +107,19 @@ impl GuestThread {
             Arc::ptr_eq(&self.space, &pmap.space),
             "another space's pmap"
         );
-        if PINNED.replace(Some(self.cpu)) != Some(self.cpu) {
-            sys::pin(0, &[self.cpu]);
-        }
+        seat::take(&self.space.engine, self.home);
         if self.load(machine, regs).is_none() {
             return self.give_up();
         }
         loop {
-            match self.space.begin(self.id) {
+            match self.space.begin(self.id, seat::stub_wait()) {
                 Begun::Running => {}
                 Begun::Kicked => return Trap::Kicked,
                 Begun::Gone => return Trap::Gone,
             }
-            let report = self.space.await_trap(self.id, &self.slot);
+            let report = seat::watch(&self.slot);
+            let report = report.unwrap_or_else(|| self.space.await_trap(self.id, &self.slot));
+            seat::trapped();
             match self.space.end(self.id, report) {
                 Ended::Trapped => {}
                 Ended::NotResumed => continue,
@@ -159,6 +154,28 @@ impl GuestThread {
         context::reset_fpu(self.fpu());
     }
 
+    /// Has call `number` answered where it is made, from the next run on: it does not come back
+    /// as a [`Trap::Syscall`] any more. `false`: there are too many such calls already (more than
+    /// a dozen), and it comes back as ever. A kick is not lost to it, only told at the next trap.
+    pub fn answer(&mut self, number: u32, answer: Answer) -> bool {
+        self.slot.answer(number, answer)
+    }
+
+    /// Goes over to `pmap`, which has had no thread yet, from a pmap where it is the only one: its
+    /// stub goes along, and with the next run shows what `pmap` has and nothing else. The
+    /// floating-point state becomes that of a fresh program; answers stay; kickers that were made
+    /// before do nothing any more. `false`: it cannot be done, and nothing has changed.
+    pub fn move_to(&mut self, pmap: &HostedPmap) -> bool {
+        let Some(id) = self.space.hand_over(self.id, &pmap.space) else {
+            return false;
+        };
+        self.space = pmap.space.clone();
+        self.id = id;
+        self.mended = Mended::default();
+        self.reset_fpu();
+        true
+    }
+
     /// What other threads can end a [`GuestThread::run`] with.
     pub fn kicker(&self) -> Kicker {
         Kicker {
@@ -176,8 +193,8 @@ impl GuestThread {
         }
         let bases = [regs.fs_base, regs.gs_base].map(canonical);
         if machine.engine.fsgs {
-            self.slot.set(at::FS, bases[0]);
-            self.slot.set(at::GS, bases[1]);
+            self.slot.turn(at::FS, bases[0]);
+            self.slot.turn(at::GS, bases[1]);
         } else if bases != self.bases {
             self.bases = bases;
             self.order_bases();
@@ -280,9 +297,7 @@ impl GuestThread {
 impl Drop for GuestThread {
     fn drop(&mut self) {
         self.space.detach(self.id);
-        if PINNED.try_with(|p| p.take()).ok().flatten().is_some() {
-            sys::pin(0, self.space.engine.cpus());
-        }
+        seat::leave();
     }
 }
 
@@ -327,7 +342,7 @@ impl Kicker {
     /// Nanoseconds for which the thread has run guest code; 0 once it has ended.
     pub fn cpu_time(&self) -> u64 {
         let place = self.space.upgrade().and_then(|s| s.place_of(self.id));
-        place.map_or(0, |(pid, tid)| sys::cpu_time(pid, tid))
+        place.map_or(0, |(pid, tid)| crate::sys::cpu_time(pid, tid))
     }
 
     /// Makes the present run of the thread end soon with [`Trap::Kicked`], or else the next one

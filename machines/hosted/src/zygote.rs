@@ -8,8 +8,10 @@
 use crate::clock;
 use crate::error::HostedError;
 use crate::mailbox::{Call, Mailbox, Report, SLOT_BYTES, Slot, Then, at};
+use crate::seat::StubWait;
 use crate::stub::{self, CODE_FD, CODE_VA, SLOT_VA};
 use crate::sys::{self, Process};
+use crate::vdso;
 use bsdvm_machine::{VirtAddr, VirtRange};
 use std::fs::File;
 use std::io::{self, Write};
@@ -37,13 +39,12 @@ impl Drop for Zygote {
 }
 
 impl Zygote {
-    /// Starts the zygote. Also gives the ranges of its address space that could not be emptied
-    /// (the host seals its vDSO).
+    /// Starts the zygote. Also gives what is left in its address space.
     pub(crate) fn start(
         ram: &OwnedFd,
         mailbox: &std::sync::Arc<Mailbox>,
         fsgs: bool,
-    ) -> Result<(Zygote, Vec<VirtRange>), HostedError> {
+    ) -> Result<(Zygote, Kept), HostedError> {
         let slot = mailbox.slot(SLOT_VA)?;
         slot.set32(at::FSGS, u32::from(fsgs));
         let file = stub_file()?;
@@ -64,18 +65,24 @@ impl Zygote {
             leash: Some(leash),
             keeper: Some(keeper),
         };
-        let holes = zygote.settle()?;
-        Ok((zygote, holes))
+        let kept = zygote.settle()?;
+        Ok((zygote, kept))
     }
 
-    /// Empties the new process and takes its rights away; gives what could not be emptied.
-    fn settle(&self) -> Result<Vec<VirtRange>, HostedError> {
+    /// Empties the new process and takes its rights away; gives what stays in it.
+    fn settle(&self) -> Result<Kept, HostedError> {
         self.wait()?;
-        let mut holes = Vec::new();
-        for range in leftovers(self.process.pid())? {
+        let mut kept = Kept::default();
+        let (vdso, others) = vdso::split(leftovers(self.process.pid())?);
+        let (vdso, spoilt) = vdso::keep(vdso, |call| self.order(call))?;
+        if let Some(vdso) = vdso {
+            kept.vdso = Some(vdso.image);
+            kept.ranges = vdso.parts;
+        }
+        for range in others.into_iter().chain(spoilt) {
             let args = [range.start().0, range.len(), 0, 0, 0, 0];
             if self.order(Call::new(libc::SYS_munmap, args))?.is_err() {
-                holes.push(range);
+                kept.ranges.push(range);
             }
         }
         let slot = self.slot.va();
@@ -90,7 +97,7 @@ impl Zygote {
         let robust = [slot + at::ROBUST, 24, 0, 0, 0, 0];
         must("set_robust_list", libc::SYS_set_robust_list, robust)?;
         self.confine()?;
-        Ok(holes)
+        Ok(kept)
     }
 
     /// Sets the filter of system calls.
@@ -124,7 +131,7 @@ impl Zygote {
             .order(Call::new(libc::SYS_clone, args))?
             .map_err(HostedError::Process)?;
         let process = Process::new(pid as i32);
-        match slot.wait(Then::Report, || process.is_dead()) {
+        match slot.wait(|| process.is_dead()) {
             Report::Trapped => Ok(process),
             Report::Gone => Err(HostedError::StubDied),
         }
@@ -132,13 +139,14 @@ impl Zygote {
 
     fn order(&self, call: Call) -> Result<io::Result<u64>, HostedError> {
         self.slot.put(0, call);
-        self.slot.command(self.process.pid(), 1, Then::Report);
+        self.slot
+            .command(self.process.pid(), 1, Then::Report, StubWait::SLEEP);
         self.wait()?;
         Ok(answer(self.slot.result(0)))
     }
 
     fn wait(&self) -> Result<(), HostedError> {
-        match self.slot.wait(Then::Report, || self.process.is_dead()) {
+        match self.slot.wait(|| self.process.is_dead()) {
             Report::Trapped => Ok(()),
             Report::Gone => Err(HostedError::StubDied),
         }
@@ -170,12 +178,22 @@ fn stub_file() -> Result<OwnedFd, HostedError> {
     Ok(reader.into())
 }
 
-/// The mappings of a fresh stub that are neither its code nor its slot.
-fn leftovers(pid: i32) -> Result<Vec<VirtRange>, HostedError> {
+/// What is left in the address space of every stub besides its code and its slots.
+#[derive(Debug, Default)]
+pub(crate) struct Kept {
+    /// The host's vDSO, if guests can use it.
+    pub(crate) vdso: Option<VirtRange>,
+    /// All of what is left: the vDSO with its data, and what the host has sealed.
+    pub(crate) ranges: Vec<VirtRange>,
+}
+
+/// The mappings of a fresh stub that are neither its code nor its slot, with their names.
+fn leftovers(pid: i32) -> Result<Vec<(VirtRange, String)>, HostedError> {
     let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).map_err(HostedError::Proc)?;
     let mut ranges = Vec::new();
     for line in maps.lines() {
-        let bounds = line.split_whitespace().next().unwrap_or("");
+        let mut words = line.split_whitespace();
+        let bounds = words.next().unwrap_or("");
         let Some((start, end)) = bounds.split_once('-') else {
             continue;
         };
@@ -189,7 +207,7 @@ fn leftovers(pid: i32) -> Result<Vec<VirtRange>, HostedError> {
             && !ours
             && !kernels
         {
-            ranges.push(range);
+            ranges.push((range, words.nth(4).unwrap_or("").to_owned()));
         }
     }
     Ok(ranges)

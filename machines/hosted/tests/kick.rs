@@ -2,7 +2,7 @@
 
 mod common;
 
-use bsdvm_hosted::{GuestThread, Registers, Trap};
+use bsdvm_hosted::{Answer, GuestThread, Registers, Trap};
 use bsdvm_machine::{Flush, Frame, Machine, Memory, Pmap, Prot};
 use common::{CODE, DATA, Guest, enter, frame, machine, range};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,6 +39,26 @@ fn a_kick_before_a_run_is_not_lost_and_counts_once() {
     assert_eq!(g.run(), Trap::Syscall);
     drop(g);
     kicker.kick();
+}
+
+/// A guest that only makes calls that never come back is stopped by a kick all the same.
+#[test]
+fn a_kick_ends_a_guest_whose_calls_are_answered() {
+    let m = machine(4);
+    let mut g = Guest::new(&m, &[0x0f, 0x05, 0xeb, 0xfc]);
+    g.regs.rax = 39;
+    assert!(g.thread.answer(39, Answer::Value(39)));
+    let kicker = g.thread.kicker();
+    for _ in 0..20 {
+        std::thread::scope(|s| {
+            s.spawn(|| {
+                std::thread::sleep(Duration::from_millis(2));
+                kicker.kick();
+            });
+            assert_eq!(g.run(), Trap::Kicked);
+        });
+        assert_eq!(g.regs.rax, 39);
+    }
 }
 
 #[test]

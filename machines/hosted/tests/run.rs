@@ -2,8 +2,8 @@
 
 mod common;
 
-use bsdvm_hosted::{Registers, Trap};
-use bsdvm_machine::{Access, Flush, Frame, Memory, Pmap, Prot, Usage, VirtAddr};
+use bsdvm_hosted::{Answer, GuestThread, Registers, Trap};
+use bsdvm_machine::{Access, Flush, Frame, Machine, Memory, Pmap, Prot, Usage, VirtAddr};
 use common::{CODE, DATA, Guest, enter, frame, machine, range};
 
 #[test]
@@ -44,6 +44,121 @@ fn system_calls_come_with_their_registers() {
         assert_eq!(g.regs, expected);
         g.regs.rax = u64::MAX - i; // any number, -1 too
     }
+}
+
+#[test]
+fn calls_are_answered_where_they_are_made() {
+    let m = machine(4);
+    // mov eax, 39; syscall; mov ebx, eax; mov eax, 24; syscall; mov ebp, eax; mov eax, 110; syscall
+    let code = [
+        0xb8, 39, 0, 0, 0, 0x0f, 0x05, 0x89, 0xc3, 0xb8, 24, 0, 0, 0, 0x0f, 0x05, 0x89, 0xc5, 0xb8,
+        110, 0, 0, 0, 0x0f, 0x05,
+    ];
+    let mut g = Guest::new(&m, &code);
+    let values = [1234, 77];
+    for value in values {
+        // Told anew, it is the new value that counts, and takes no more room.
+        for _ in 0..100 {
+            assert!(g.thread.answer(39, Answer::Value(value)));
+        }
+        assert!(g.thread.answer(24, Answer::Host));
+        g.regs.rip = CODE;
+        g.regs.rbp = 1;
+        assert_eq!(g.run(), Trap::Syscall);
+        assert_eq!((g.regs.rax, g.regs.rip), (110, CODE + code.len() as u64));
+        assert_eq!((g.regs.rbx, g.regs.rbp), (value, 0));
+    }
+    // A list that is full refuses more, and those trap.
+    let taken = (1000..1100).filter(|n| g.thread.answer(*n, Answer::Value(0)));
+    assert_eq!(taken.count(), 13);
+    g.regs.rip = CODE + 23;
+    g.regs.rax = 1099;
+    assert_eq!(g.run(), Trap::Syscall);
+    // A new thread in the same slot knows none of them.
+    drop(g);
+    let mut g = Guest::new(&m, &code);
+    assert_eq!(g.run(), Trap::Syscall);
+    assert_eq!(g.regs.rax, 39);
+}
+
+/// A thread goes to another pmap with its stub: registers, memory and state are new.
+#[test]
+fn a_thread_moves_to_another_space_and_takes_nothing_along() {
+    let m = machine(4);
+    // inc byte ptr [rdi]; syscall; movq rax, xmm0; syscall; jmp back
+    let code = [
+        0xfe, 0x07, 0x0f, 0x05, 0x66, 0x48, 0x0f, 0x7e, 0xc0, 0x0f, 0x05, 0xeb, 0xf3,
+    ];
+    let mut g = Guest::new(&m, &code);
+    let f = frame();
+    m.zero(Frame(f));
+    enter(&g.pmap, DATA, f, Prot::RW);
+    g.regs.rdi = DATA;
+    assert_eq!(g.run(), Trap::Syscall);
+    g.thread.fpu()[160] = 0x77; // xmm0
+    assert_eq!(g.run(), Trap::Syscall);
+    assert_eq!(g.regs.rax, 0x77);
+    // Two threads: neither can go.
+    let pmap = m.pmap_create().unwrap();
+    let second = GuestThread::spawn(&m, &g.pmap).unwrap();
+    assert!(!g.thread.move_to(&pmap));
+    drop(second);
+    // The slot of the other one is to be unmapped first.
+    assert!(!g.thread.move_to(&pmap));
+    assert_eq!(g.run(), Trap::Syscall);
+    let old_kicker = g.thread.kicker();
+    assert!(g.thread.move_to(&pmap));
+    assert!(!g.thread.move_to(&pmap), "to where it is");
+    old_kicker.kick();
+    let old = std::mem::replace(&mut g.pmap, pmap);
+    // Nothing is mapped there, not even code.
+    g.regs.rip = CODE;
+    g.expect_fault(CODE, Access::Execute, false);
+    let text = frame();
+    m.zero(Frame(text));
+    m.write(Frame(text), 0, &code);
+    enter(&g.pmap, CODE, text, Prot::RX);
+    g.expect_fault(DATA, Access::Write, false);
+    let new = frame();
+    m.zero(Frame(new));
+    enter(&g.pmap, DATA, new, Prot::RW);
+    assert_eq!(g.run(), Trap::Syscall);
+    assert_eq!(g.run(), Trap::Syscall);
+    assert_eq!(g.regs.rax, 0, "the floating-point state is fresh");
+    g.thread.kicker().kick();
+    assert_eq!(g.run(), Trap::Kicked);
+    // The old one is as good as new.
+    let mut other = GuestThread::spawn(&m, &old).unwrap();
+    g.regs.rip = CODE;
+    assert_eq!(other.run(&m, &old, &mut g.regs), Trap::Syscall);
+    let byte = |frame| {
+        let mut byte = [9];
+        m.read(Frame(frame), 0, &mut byte);
+        byte[0]
+    };
+    assert_eq!((byte(f), byte(new)), (3, 1));
+    drop(old);
+    drop(other);
+    assert_eq!(g.run(), Trap::Syscall);
+}
+
+/// The host's vDSO is an ELF image that the guest can read.
+#[test]
+fn the_vdso_can_be_read_and_lies_outside() {
+    let m = machine(4);
+    let Some(vdso) = m.vdso() else { return };
+    // mov eax, [rdi]; syscall
+    let mut g = Guest::new(&m, &[0x8b, 0x07, 0x0f, 0x05]);
+    g.regs.rdi = vdso.start().0;
+    assert_eq!(g.run(), Trap::Syscall);
+    assert_eq!(g.regs.rax as u32, u32::from_le_bytes(*b"\x7fELF"));
+    let run = bsdvm_machine::FrameRun::one(Frame(frame()));
+    let attr = bsdvm_machine::MemoryAttr::WriteBack;
+    let kind = bsdvm_machine::Kind::Managed;
+    let refused = g
+        .pmap
+        .enter(vdso.start(), run, Prot::RW, attr, kind, &mut |_| ());
+    assert!(refused.is_err());
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::map::{Entry, Flags};
 use crate::object::ObjectHandle;
 use crate::page::Class;
 use crate::space::Space;
-use bsdvm_machine::{Access, Kind, Machine, MemoryAttr, Pmap, VirtAddr, VirtRange};
+use bsdvm_machine::{Access, FrameRun, Kind, Machine, MemoryAttr, Pmap, VirtAddr, VirtRange};
 
 /// Pages that are entered at most where only part of a mapping is.
 const PART: u64 = 96;
@@ -109,7 +109,13 @@ impl<M: Machine> Fault<'_, '_, M> {
             return Step::On(next, 0);
         }
         let prot = Self::translation_prot(entry.reach::<M>(), false);
-        match self.enter(va, frame, prot, MemoryAttr::WriteBack, Kind::Managed) {
+        match self.enter(
+            va,
+            FrameRun::one(frame),
+            prot,
+            MemoryAttr::WriteBack,
+            Kind::Managed,
+        ) {
             Ok(None) => Step::On(next, 1),
             Ok(Some(Next::TableFrames(count))) => Step::Donate(count),
             _ => Step::Stop,

@@ -5,7 +5,7 @@ use super::Fault;
 use super::chain::Chain;
 use crate::map::{Behavior, Entry};
 use crate::object::radix::Slot;
-use bsdvm_machine::{Kind, Machine, MemoryAttr, Pmap, VirtAddr};
+use bsdvm_machine::{FrameRun, Kind, Machine, MemoryAttr, Pmap, VirtAddr};
 
 /// Pages that are entered together, the one that is wanted included: an aligned window, or what
 /// follows where pages are used in order.
@@ -43,7 +43,13 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
             if known == Some(false) {
                 let prot = Self::translation_prot(entry.prot, false);
                 if !matches!(
-                    self.enter(va, frame, prot, MemoryAttr::WriteBack, Kind::Managed),
+                    self.enter(
+                        va,
+                        FrameRun::one(frame),
+                        prot,
+                        MemoryAttr::WriteBack,
+                        Kind::Managed
+                    ),
                     Ok(None)
                 ) {
                     return;

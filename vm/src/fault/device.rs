@@ -10,7 +10,7 @@ use crate::map::Entry;
 use crate::object::limbo::Limbo;
 use crate::object::{ObjectHandle, Owned};
 use crate::pager::{DevicePage, Pager, PagerError};
-use bsdvm_machine::{Frame, Kind, Machine};
+use bsdvm_machine::{Frame, FrameRun, Kind, Machine};
 
 /// What a device is to be asked.
 #[derive(Clone, Copy)]
@@ -105,7 +105,8 @@ impl<M: Machine> Fault<'_, '_, M> {
                 Owned::Elsewhere => Kind::Manual,
                 Owned::Here => Kind::Managed,
             };
-            if let Some(next) = self.enter(self.va, page.frame, entry.prot, page.attr, kind)? {
+            let run = FrameRun::one(page.frame);
+            if let Some(next) = self.enter(self.va, run, entry.prot, page.attr, kind)? {
                 return Ok(next);
             }
         }

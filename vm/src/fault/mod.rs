@@ -26,6 +26,7 @@
 //! | `chain.rs` | the locked chain and the walk along it |
 //! | `resolve.rs` | zero-fill, copy, reuse; enter |
 //! | `ahead.rs` | enter what is in memory ahead of the faults |
+//! | `zeroes.rs` | how many pages of zeroes a write makes |
 //! | `around.rs` | enter the neighbours of a page of a file that is read |
 //! | `copy.rs` | copy a whole chain, for fork |
 //! | `table.rs` | the walk through a virtual page table |
@@ -46,6 +47,7 @@ mod pagein;
 mod resolve;
 mod table;
 mod touch;
+mod zeroes;
 
 use crate::map::{Flags, Kind, MapError, Need, map_channel, with_loads};
 use crate::object::limbo::Limbo;

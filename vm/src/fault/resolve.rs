@@ -19,6 +19,7 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
         let vm = self.space.vm;
         let write = self.access == Access::Write;
         let found = chain.walk();
+        let mut count = 1;
         let (frame, how) = match found {
             Found::Page(frame) if vm.frames.page(frame).is_busy() => {
                 return Ok(Next::WaitBusy(vm.busy_wait(frame)));
@@ -30,8 +31,11 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
                 }
             }
             Found::Page(frame) => (frame, Faulted::Resident),
-            Found::Nothing => match self.zero_fill(chain) {
-                Some(frame) => (frame, Faulted::ZeroFill),
+            Found::Nothing => match self.zero_fill(entry, chain) {
+                Some(run) => {
+                    count = run.count;
+                    (run.first, Faulted::ZeroFill)
+                }
                 None => return Ok(Next::NoFrame),
             },
             Found::Swapped(_) | Found::Pager(_) => {
@@ -67,18 +71,24 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
             page.set(Bits::DIRTY);
         }
         let behind = chain.is_behind() && !write;
-        self.finish(entry, chain, frame, behind)
+        let run = FrameRun {
+            first: frame,
+            count,
+        };
+        self.finish(entry, chain, run, behind)
     }
 
-    /// Wires, enters or visits the page.
+    /// Wires, enters or visits the page, the first of `run`; those that were made with it are
+    /// entered with it.
     fn finish(
         &mut self,
         entry: &Entry,
         chain: &mut Chain<'v, M>,
-        frame: Frame,
+        run: FrameRun,
         behind: bool,
     ) -> Result<Next, FaultError> {
         let vm = self.space.vm;
+        let frame = run.first;
         let page = vm.frames.page(frame);
         self.object = page.identity().map(|(object, _)| object);
         let settled = entry.wired > 0 && !entry.has(Flags::WIRING);
@@ -100,7 +110,7 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
             let prot = Self::translation_prot(entry.prot, may_write);
             let kind = if kernel { Kind::Manual } else { Kind::Managed };
             let attr = MemoryAttr::WriteBack;
-            if let Some(next) = self.enter(self.va, frame, prot, attr, kind)? {
+            if let Some(next) = self.enter(self.va, run, prot, attr, kind)? {
                 return Ok(next);
             }
             let alone = entry.is_page_table() || matches!(self.purpose, Purpose::Wire);
@@ -145,25 +155,25 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
         spare.or_else(|| self.space.vm.frames.alloc(self.class()))
     }
 
-    /// A fresh page in the front; one that is only read is the file's, where that is memory, so
-    /// that what is written to the file later is seen.
-    fn zero_fill(&mut self, chain: &mut Chain<'v, M>) -> Option<Frame> {
+    /// A fresh page, and those that come with it: in the front; one that is only read is the
+    /// file's, where that is memory, so that what is written to the file later is seen.
+    fn zero_fill(&mut self, entry: &Entry, chain: &mut Chain<'v, M>) -> Option<FrameRun> {
         let vm = self.space.vm;
-        let frame = self.take_frame()?;
-        vm.machine().zero(frame);
+        let run = match self.zero_run(entry, chain) {
+            Some(run) => run,
+            None => FrameRun::one(self.take_frame()?),
+        };
         let of_file = self.access != Access::Write && chain.last().state.file;
         let link = match of_file {
             true => chain.last(),
             false => chain.front(),
         };
-        vm.insert_page(
-            link.object,
-            &mut link.state,
-            &mut self.nodes,
-            link.index,
-            frame,
-        );
-        Some(frame)
+        for (index, frame) in (link.index..).zip(run.frames()) {
+            vm.machine().zero(frame);
+            vm.insert_page(link.object, &mut link.state, &mut self.nodes, index, frame);
+        }
+        (1..run.count).for_each(|_| vm.counters.zero_fill.bump());
+        Some(run)
     }
 
     /// The page is behind the front and is to be written: the front gets it, or a copy.
@@ -236,12 +246,12 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
         }
     }
 
-    /// Enters the translation and records it, if it is managed. `Some` when the loop has to help
-    /// first.
+    /// Enters the translations of a run from `va` on and records them, if they are managed. `Some`
+    /// when the loop has to help first.
     pub(super) fn enter(
         &mut self,
         va: VirtAddr,
-        frame: Frame,
+        run: FrameRun,
         prot: bsdvm_machine::Prot,
         attr: MemoryAttr,
         kind: Kind,
@@ -256,7 +266,6 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
         if pmap.extract(self.va).is_some() {
             self.limbo.begin();
         }
-        let run = FrameRun::one(frame);
         let entered = pmap.enter(va, run, prot, attr, kind, &mut |gone| {
             vm.translation_gone(home, gone);
         });
@@ -264,9 +273,7 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
             Ok(flush) => {
                 self.limbo.add_flush(flush);
                 if kind == Kind::Managed {
-                    let page = vm.frames.page(frame);
-                    let mapping = Mapping { space: home, va };
-                    vm.rmap.add(frame, page, mapping, &mut self.chunks);
+                    self.record(va, run);
                 }
                 Ok(None)
             }
@@ -274,6 +281,21 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
             Err(EnterError::NoResources) if pmap.resident() > 0 => Ok(Some(Next::TooMany)),
             Err(EnterError::NoResources) => Err(FaultError::NoMemory),
             Err(EnterError::BadAddress) => Err(FaultError::InvalidAddress),
+        }
+    }
+
+    /// Records who maps the frames of a run that was just entered.
+    fn record(&mut self, va: VirtAddr, run: FrameRun) {
+        let vm = self.space.vm;
+        let space = self.space.home();
+        let number = M::PAGE.index(va.0);
+        for (number, frame) in (number..).zip(run.frames()) {
+            let Some(va) = M::PAGE.offset(number).map(VirtAddr) else {
+                return;
+            };
+            let page = vm.frames.page(frame);
+            vm.rmap
+                .add(frame, page, Mapping { space, va }, &mut self.chunks);
         }
     }
 }

@@ -188,6 +188,11 @@ impl<M: Machine> Frames<M> {
         self.in_lists.load(Ordering::Relaxed) + held.sum::<u64>()
     }
 
+    /// Whether so much is free that a guess may take some of it.
+    pub(crate) fn has_plenty(&self) -> bool {
+        self.in_lists.load(Ordering::Relaxed) > self.total() / 4
+    }
+
     /// Frames that can be free: all but the table of pages.
     pub(crate) fn total(&self) -> u64 {
         let (start, end) = self.bounds();
@@ -276,7 +281,6 @@ impl<M: Machine> Frames<M> {
     }
 
     /// `2^order` adjacent frames, aligned to their number. `None` when there is no such run.
-    #[allow(dead_code, reason = "contiguous kernel memory takes runs")]
     pub(crate) fn alloc_run(&self, order: u32) -> Option<FrameRun> {
         if self.injected_failure() || order as usize >= ORDERS {
             return None;

@@ -148,12 +148,17 @@ impl SwapDevice for MemorySwap {
 
 /// A VM with `frames` frames on a machine with two processors.
 pub fn vm(frames: u32) -> TestVm {
+    vm_with(frames, Config::default())
+}
+
+/// The same, made with `config`.
+pub fn vm_with(frames: u32, config: Config) -> TestVm {
     let machine = Sim::new(SimConfig {
         frames,
         cpus: 2,
         ..SimConfig::default()
     });
-    Vm::new(machine, Config::default()).expect("enough frames")
+    Vm::new(machine, config).expect("enough frames")
 }
 
 pub const BASE: u64 = 0x10_0000;

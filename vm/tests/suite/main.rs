@@ -28,3 +28,4 @@ mod trace;
 mod transitions;
 mod verbs;
 mod wiring;
+mod zeroes;

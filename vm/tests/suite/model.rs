@@ -6,6 +6,8 @@
 
 use crate::common::model::{FILE_PAGES, SPAN, World};
 use crate::common::op::{Op, What, Where};
+use crate::common::vm_with;
+use bsdvm::Config;
 use proptest::prelude::*;
 
 const PER_WORLD: usize = 120;
@@ -96,8 +98,7 @@ fn step() -> impl Strategy<Value = (Op, u64)> {
     (op, prop_oneof![9 => Just(0u64), 1 => 1..8u64])
 }
 
-fn run(steps: &[(Op, u64)]) {
-    let mut world = World::new();
+fn run(mut world: World, steps: &[(Op, u64)]) {
     for (op, fail) in steps {
         world.step(op, *fail);
     }
@@ -113,6 +114,21 @@ proptest! {
 
     #[test]
     fn the_core_agrees_with_the_model(steps in prop::collection::vec(step(), 1..=PER_WORLD)) {
-        run(&steps);
+        run(World::new(), &steps);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: cases() / 4,
+        max_shrink_iters: 4000,
+        ..ProptestConfig::default()
+    })]
+
+    /// The same where a write makes several pages.
+    #[test]
+    fn it_agrees_with_runs_of_zeroes(steps in prop::collection::vec(step(), 1..=PER_WORLD)) {
+        let config = Config { zero_run: 8, ..Config::default() };
+        run(World::of(vm_with(3000, config)), &steps);
     }
 }

@@ -92,7 +92,11 @@ impl World {
     }
 
     pub fn with_frames(frames: u32) -> World {
-        let vm = vm(frames);
+        World::of(vm(frames))
+    }
+
+    /// The same around a VM that is new.
+    pub fn of(vm: TestVm) -> World {
         vm.swap_on(MemorySwap::leak(4096)).expect("a swap device");
         let files = Files::leak();
         let file = File {

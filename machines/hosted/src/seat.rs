@@ -1,0 +1,490 @@
+//! Where a supervisor thread sits: the processor of its stub, or another one that is idle.
+//!
+//! At home the two take turns on one processor, at the price of two changes of process. On two
+//! processors each watches a word that the other writes: less than half of that, but only if both
+//! processors have nothing better to do, since a side that watches takes its processor from
+//! others, and a side that has been put aside by the host's scheduler answers milliseconds late.
+//! So a supervisor goes out when its guest traps again and again, to a processor that no pair of
+//! ours is at work on, one supervisor each; and it goes home when a pair that is at home there
+//! wants it, when the guest has become quiet, and when somebody that we do not know wants the
+//! processor: that is seen by how often the host puts the supervisor aside. That processor is shut to
+//! all of them for a while then, longer each time.
+
+use crate::clock;
+use crate::engine::Engine;
+use crate::mailbox::{Report, Slot};
+use crate::sys;
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+/// How often each side yields before it sleeps, at home: that hands the processor over for three
+/// quarters of the price of a sleep and a wake-up. A side that waits long soon sleeps.
+const YIELDS: u32 = 2;
+/// How often the stub looks at its word before it sleeps, when its supervisor is out; some tens of
+/// microseconds.
+const STUB_LOOKS: u32 = 600;
+/// How often a supervisor that is out looks between two yields: some microseconds.
+const LOOKS: u32 = 100;
+/// Traps between two yields at least: the supervisor that is out lets others run.
+const TRAPS: u32 = 32;
+/// Traps in a row, each soon after the last, before the supervisor goes out.
+const STREAK: u32 = 16;
+/// What is soon, in nanoseconds.
+const SOON: u64 = 30_000;
+/// How long a supervisor that is out watches before it sleeps, in nanoseconds.
+const PATIENCE: u64 = 50_000;
+/// Sleeps in a row after which it goes home.
+const QUIET: u32 = 3;
+/// How often others may be run in place of a supervisor that is out: so many times, and once in so
+/// many nanoseconds.
+const CREDIT: u64 = 1;
+const EACH: u64 = 5_000_000;
+/// How long a supervisor stays at home at least.
+const STAY: u64 = 1_000_000;
+/// How long a processor is shut for visitors once strangers were met there, at first and at most.
+const SHUT: u64 = 64_000_000;
+const SHUT_MOST: u64 = 1_024_000_000;
+
+/// A processor that this program may use.
+#[derive(Debug)]
+#[repr(align(64))]
+pub(crate) struct Cpu {
+    /// The host's number.
+    number: usize,
+    /// Pairs that are at home here and at work.
+    busy: AtomicU32,
+    /// A supervisor from elsewhere is here.
+    visited: AtomicBool,
+    /// Until when it takes no visitor, since strangers want it.
+    shut_until: AtomicU64,
+    /// For how long the next stranger shuts it.
+    shut_for: AtomicU64,
+}
+
+impl Cpu {
+    /// The processor of a number.
+    pub(crate) fn new(number: usize) -> Cpu {
+        Cpu {
+            number,
+            busy: AtomicU32::new(0),
+            visited: AtomicBool::new(false),
+            shut_until: AtomicU64::new(0),
+            shut_for: AtomicU64::new(SHUT),
+        }
+    }
+
+    /// The host's number.
+    pub(crate) fn number(&self) -> usize {
+        self.number
+    }
+
+    fn pairs(&self) -> u32 {
+        self.busy.load(Ordering::SeqCst)
+    }
+
+    /// Takes the place of the one visitor, where nobody is at work.
+    fn visit(&self, now: u64) -> bool {
+        let shut = now < self.shut_until.load(Ordering::Relaxed);
+        if shut || self.pairs() > 0 || self.visited.swap(true, Ordering::SeqCst) {
+            return false;
+        }
+        if self.pairs() > 0 {
+            self.visited.store(false, Ordering::SeqCst);
+            return false;
+        }
+        true
+    }
+
+    /// A visitor who came `ago` nanoseconds ago has met strangers too often.
+    fn shut(&self, now: u64, ago: u64) {
+        let last = self.shut_for.load(Ordering::Relaxed);
+        self.shut_until.store(now + last, Ordering::Relaxed);
+        // A long time without strangers makes up for them.
+        let next = match ago > last {
+            true => SHUT,
+            false => (last * 4).min(SHUT_MOST),
+        };
+        self.shut_for.store(next, Ordering::Relaxed);
+    }
+}
+
+/// How the stub waits for its supervisor: looks, then yields, then it sleeps.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct StubWait {
+    pub(crate) looks: u32,
+    pub(crate) yields: u32,
+}
+
+impl StubWait {
+    /// For a stub that nobody is about to answer.
+    pub(crate) const SLEEP: StubWait = StubWait {
+        looks: 0,
+        yields: 0,
+    };
+}
+
+/// The calling thread's seat.
+struct Seat {
+    engine: Arc<Engine>,
+    /// The place of the home processor among [`Engine::cpus`].
+    home: usize,
+    /// The one where it is out, if it is.
+    out: Option<usize>,
+    /// When the guest went on last.
+    resumed: u64,
+    /// Traps in a row that came soon.
+    streak: u32,
+    /// Sleeps in a row while out.
+    quiet: u32,
+    /// Traps since the last yield while out.
+    traps: u32,
+    /// When it may go out again.
+    not_before: u64,
+    /// When it went out last, and how often others had been run in its place until then.
+    went: u64,
+    strangers: u64,
+}
+
+thread_local! {
+    static SEAT: RefCell<Option<Seat>> = const { RefCell::new(None) };
+}
+
+impl Seat {
+    fn take(engine: &Arc<Engine>, home: usize) -> Seat {
+        let cpu = &engine.cpus[home];
+        cpu.busy.fetch_add(1, Ordering::SeqCst);
+        sys::pin(0, &[cpu.number]);
+        Seat {
+            engine: engine.clone(),
+            home,
+            out: None,
+            resumed: 0,
+            streak: 0,
+            quiet: 0,
+            traps: 0,
+            not_before: 0,
+            went: 0,
+            strangers: 0,
+        }
+    }
+
+    fn cpu(&self, place: usize) -> &Cpu {
+        &self.engine.cpus[place]
+    }
+
+    /// Goes out, if the guest traps often and there is an idle processor.
+    fn consider(&mut self) {
+        let now = clock::now();
+        self.streak = match now - self.resumed < SOON {
+            true => self.streak + 1,
+            false => 0,
+        };
+        if self.streak < STREAK || now < self.not_before {
+            return;
+        }
+        self.streak = 0;
+        self.not_before = now + STAY;
+        if self.cpu(self.home).pairs() > 1 {
+            return;
+        }
+        let others = (0..self.engine.cpus.len()).filter(|c| *c != self.home);
+        let Some(idle) = others.into_iter().find(|c| self.cpu(*c).visit(now)) else {
+            return;
+        };
+        sys::pin(0, &[self.cpu(idle).number]);
+        (self.out, self.went) = (Some(idle), now);
+        (self.quiet, self.traps) = (0, 0);
+        self.strangers = sys::put_aside();
+    }
+
+    /// Goes home.
+    fn go_home(&mut self) {
+        if let Some(out) = self.out.take() {
+            sys::pin(0, &[self.cpu(self.home).number]);
+            self.cpu(out).visited.store(false, Ordering::SeqCst);
+            self.not_before = clock::now() + STAY;
+        }
+    }
+
+    /// Somebody of ours wants one of the two processors.
+    fn is_wanted(&self, out: usize) -> bool {
+        self.cpu(out).pairs() > 0 || self.cpu(self.home).pairs() > 1
+    }
+
+    /// Lets others run. Whether hardly anybody wanted to, lately.
+    fn yield_alone(&mut self, out: usize) -> bool {
+        std::thread::yield_now();
+        if self.is_wanted(out) {
+            self.go_home();
+            return false;
+        }
+        let strangers = sys::put_aside() - self.strangers;
+        if strangers <= CREDIT {
+            return true;
+        }
+        let now = clock::now();
+        if (strangers - CREDIT) * EACH < now - self.went {
+            return true;
+        }
+        self.cpu(out).shut(now, now - self.went);
+        self.go_home();
+        false
+    }
+
+    /// Watches a stub from another processor; `None`: sleep.
+    fn watch(&mut self, slot: &Slot, out: usize) -> Option<Report> {
+        if self.is_wanted(out) {
+            self.go_home();
+            return None;
+        }
+        self.traps += 1;
+        if self.traps >= TRAPS {
+            self.traps = 0;
+            if !self.yield_alone(out) {
+                return None;
+            }
+        }
+        let mut start = None;
+        loop {
+            for _ in 0..LOOKS {
+                if let Some(report) = slot.report() {
+                    self.quiet = 0;
+                    return Some(report);
+                }
+                std::hint::spin_loop();
+            }
+            let now = clock::now();
+            if now - *start.get_or_insert(now) > PATIENCE {
+                self.quiet += 1;
+                if self.quiet >= QUIET {
+                    self.go_home();
+                }
+                return None;
+            }
+            self.traps = 0;
+            if !self.yield_alone(out) {
+                return None;
+            }
+        }
+    }
+
+    /// Hands the processor over to a stub that shares it; `None`: sleep.
+    fn hand_over(&self, slot: &Slot) -> Option<Report> {
+        for _ in 0..YIELDS {
+            if let Some(report) = slot.report() {
+                return Some(report);
+            }
+            std::thread::yield_now();
+        }
+        slot.report()
+    }
+
+    fn rest(&mut self) {
+        self.cpu(self.home).busy.fetch_sub(1, Ordering::SeqCst);
+        if let Some(out) = self.out {
+            self.cpu(out).visited.store(false, Ordering::SeqCst);
+        }
+    }
+
+    fn rested(&mut self) {
+        self.cpu(self.home).busy.fetch_add(1, Ordering::SeqCst);
+        if let Some(out) = self.out
+            && !self.cpu(out).visit(clock::now())
+        {
+            self.out = None;
+            sys::pin(0, &[self.cpu(self.home).number]);
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.rest();
+    }
+}
+
+fn with<T>(f: impl FnOnce(&mut Option<Seat>) -> T) -> Option<T> {
+    // A thread that is ending has no seat any more.
+    SEAT.try_with(|seat| f(&mut seat.borrow_mut())).ok()
+}
+
+/// Has the calling thread sit at processor `home` of `engine`, or where it is out from there.
+pub(crate) fn take(engine: &Arc<Engine>, home: usize) {
+    with(|seat| {
+        let sits = |s: &Seat| s.home == home && Arc::ptr_eq(&s.engine, engine);
+        if !seat.as_ref().is_some_and(sits) {
+            *seat = None;
+            *seat = Some(Seat::take(engine, home));
+        }
+    });
+}
+
+/// Has the calling thread sit nowhere: it may run on any processor again.
+pub(crate) fn leave() {
+    with(|seat| {
+        if let Some(seat) = seat.take() {
+            let all: Vec<usize> = seat.engine.cpus.iter().map(|c| c.number).collect();
+            sys::pin(0, &all);
+        }
+    });
+}
+
+/// How the stub of the calling thread is to wait at its next trap. Called when the guest goes on.
+pub(crate) fn stub_wait() -> StubWait {
+    let out = with(|seat| {
+        let seat = seat.as_mut()?;
+        if seat.out.is_none() {
+            seat.resumed = clock::now();
+        }
+        seat.out
+    });
+    match out.flatten() {
+        Some(_) => StubWait {
+            looks: STUB_LOOKS,
+            yields: 0,
+        },
+        None => StubWait {
+            looks: 0,
+            yields: YIELDS,
+        },
+    }
+}
+
+/// Waits for the trap of the guest that the calling thread supervises, without sleeping. `None`:
+/// it is time to sleep.
+pub(crate) fn watch(slot: &Slot) -> Option<Report> {
+    let report = with(|seat| {
+        let seat = seat.as_mut()?;
+        match seat.out {
+            Some(out) => seat.watch(slot, out),
+            None => seat.hand_over(slot),
+        }
+    });
+    report.flatten()
+}
+
+/// The guest has trapped.
+pub(crate) fn trapped() {
+    with(|seat| {
+        if let Some(seat) = seat.as_mut().filter(|s| s.out.is_none()) {
+            seat.consider();
+        }
+    });
+}
+
+/// Calls `f`, which waits for something else than a guest: meanwhile the calling supervisor leaves
+/// its processors to others.
+pub fn rest<T>(f: impl FnOnce() -> T) -> T {
+    with(|seat| seat.as_mut().map(Seat::rest));
+    let result = f();
+    with(|seat| seat.as_mut().map(Seat::rested));
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mailbox::Mailbox;
+
+    #[test]
+    fn one_visitor_a_processor_and_none_where_a_pair_works() {
+        let cpu = Cpu::new(0);
+        assert!(cpu.visit(0));
+        assert!(!cpu.visit(0));
+        cpu.visited.store(false, Ordering::SeqCst);
+        cpu.busy.store(1, Ordering::SeqCst);
+        assert!(!cpu.visit(0));
+        cpu.busy.store(0, Ordering::SeqCst);
+        assert!(cpu.visit(0));
+    }
+
+    #[test]
+    fn strangers_shut_a_processor_for_longer_each_time() {
+        let cpu = Cpu::new(0);
+        let visit = |now| {
+            let came = cpu.visit(now);
+            cpu.visited.store(false, Ordering::SeqCst);
+            came
+        };
+        cpu.shut(1000, 10);
+        assert!(!visit(1000 + SHUT - 1) && visit(1000 + SHUT));
+        cpu.shut(1000, 10);
+        assert!(!visit(1000 + SHUT) && visit(1000 + 4 * SHUT));
+        (0..20).for_each(|_| cpu.shut(1000, 10));
+        assert!(visit(1000 + SHUT_MOST), "but not for ever");
+        // Who was there for long without them begins anew.
+        cpu.shut(0, 2 * SHUT_MOST);
+        cpu.shut(0, 10);
+        assert!(visit(SHUT));
+    }
+
+    /// A seat with a second processor, which is the same one of the host under another name.
+    fn seat() -> Seat {
+        let mut m = crate::Hosted::new(1 << 20).unwrap();
+        let cpus = &mut Arc::get_mut(&mut m.engine).unwrap().cpus;
+        let number = cpus[0].number();
+        *cpus = vec![Cpu::new(number), Cpu::new(number)];
+        Seat::take(&m.engine, 0)
+    }
+
+    fn traps(seat: &mut Seat, count: u32) {
+        for _ in 0..count {
+            seat.resumed = clock::now();
+            seat.consider();
+        }
+    }
+
+    #[test]
+    fn who_traps_often_goes_out_and_comes_home_when_the_place_is_wanted() {
+        let mut seat = seat();
+        // A trap that came late begins anew.
+        traps(&mut seat, STREAK - 1);
+        seat.resumed = 0;
+        seat.consider();
+        assert_eq!(seat.out, None);
+        // Whatever the host does to us, some streak of traps is quick enough.
+        while seat.out.is_none() {
+            traps(&mut seat, STREAK);
+        }
+        let slot = Mailbox::new().unwrap().slot(0).unwrap();
+        slot.set32(crate::mailbox::at::WORD, 0);
+        assert_eq!(seat.watch(&slot, 1), Some(Report::Trapped));
+        seat.cpu(1).busy.fetch_add(1, Ordering::SeqCst);
+        assert_eq!(seat.watch(&slot, 1), None);
+        assert_eq!(seat.out, None);
+        assert!(!seat.cpu(1).visited.load(Ordering::SeqCst));
+        // It does not come back at once, nor while the place is taken.
+        seat.not_before = u64::MAX;
+        traps(&mut seat, 2 * STREAK);
+        seat.not_before = 0;
+        traps(&mut seat, 2 * STREAK);
+        assert_eq!(seat.out, None);
+    }
+
+    #[test]
+    fn a_quiet_guest_sends_its_supervisor_home() {
+        let mut seat = seat();
+        while seat.out.is_none() {
+            traps(&mut seat, STREAK);
+        }
+        let slot = Mailbox::new().unwrap().slot(0).unwrap();
+        for _ in 0..QUIET {
+            assert_eq!(seat.watch(&slot, 1), None);
+        }
+        assert_eq!(seat.out, None);
+    }
+
+    #[test]
+    fn who_rests_leaves_both_places() {
+        let mut seat = seat();
+        while seat.out.is_none() {
+            traps(&mut seat, STREAK);
+        }
+        seat.rest();
+        assert_eq!(seat.cpu(0).pairs(), 0);
+        assert!(seat.cpu(1).visit(0));
+        seat.rested();
+        assert_eq!((seat.out, seat.cpu(0).pairs()), (None, 1));
+    }
+}
