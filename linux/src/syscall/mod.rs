@@ -27,6 +27,7 @@ pub(crate) mod prctl;
 mod process;
 mod process_vm;
 mod refused;
+mod remap;
 mod schedule;
 mod sem;
 pub(crate) mod shm;
@@ -37,6 +38,7 @@ mod sync;
 mod terminal;
 pub(crate) mod time;
 pub(crate) mod timer;
+mod watch;
 mod xattr;
 
 use crate::errno::Errno;
@@ -68,7 +70,7 @@ impl<P: Platform> CallTable<P> {
     /// Every call that there is.
     pub(crate) fn new() -> Self {
         let mut calls: Vec<Option<Call<P>>> = alloc::vec![None; NUMBERS];
-        let concerns: [Calls<P>; 33] = [
+        let concerns: [Calls<P>; 35] = [
             Task::<P>::ATTRIBUTES,
             Task::<P>::CLONE,
             Task::<P>::COPIES,
@@ -93,6 +95,7 @@ impl<P: Platform> CallTable<P> {
             Task::<P>::PROCESS,
             Task::<P>::PROCESS_VM,
             Task::<P>::REFUSED,
+            Task::<P>::REMAP,
             Task::<P>::SCHEDULE,
             Task::<P>::SEM,
             Task::<P>::SHM,
@@ -101,6 +104,7 @@ impl<P: Platform> CallTable<P> {
             Task::<P>::STAT,
             Task::<P>::SYNC,
             Task::<P>::TIMER,
+            Task::<P>::WATCH,
             Task::<P>::XATTR,
         ];
         for &(number, call) in concerns.into_iter().flatten().chain(Task::<P>::TIME) {
