@@ -22,6 +22,7 @@ static PMAPS: AtomicU64 = AtomicU64::new(KERNEL_PMAP);
 
 impl Machine for Bare {
     const PAGE: PageSize = PAGE;
+    const IMPLIES_LOADS: bool = true;
     type Pmap = X86Pmap<Bare>;
 
     fn pmap_create(&self) -> Result<X86Pmap<Bare>, EnterError> {

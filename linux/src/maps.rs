@@ -1,28 +1,41 @@
 //! The map of a space as text, as `/proc/self/maps` has it. `--map` prints the same.
 
+use crate::fs::inode::Key;
 use crate::platform::Platform;
-use crate::space::{AddressSpace, Bounds};
+use crate::space::{AddressSpace, Bounds, continues};
 use crate::system::Linux;
 use alloc::format;
 use alloc::string::String;
-use bsdvm::{EntryInfo, Prot, Sharing, VirtAddr};
+use alloc::vec::Vec;
+use bsdvm::{EntryInfo, ObjectId, Prot, Sharing, VirtAddr, VirtRange};
 use core::fmt::Write;
 
 /// The column in which names begin.
 const NAME_COLUMN: usize = 73;
 
-/// One line for each entry of the space, in ascending order.
+/// One line for each mapping of the space, in ascending order: what Linux keeps as one is one.
 pub(crate) fn text<P: Platform>(sys: &Linux<P>, space: &AddressSpace<P>) -> String {
     let bounds = space.bounds.lock().clone();
     let mut out = String::new();
     let mut at = VirtAddr(0);
-    while let Some(entry) = space.core().entry(at) {
-        line(sys, &bounds, &entry, &mut out);
-        // An entry that does not reach past the question would be asked for again for ever.
-        if entry.range.end() <= at {
-            break;
-        }
+    let mut mapping: Option<EntryInfo> = None;
+    // An entry that does not reach past the question would be asked for again for ever.
+    while let Some(entry) = space.core().entry(at).filter(|e| e.range.end() > at) {
         at = entry.range.end();
+        mapping = match mapping.take() {
+            Some(whole) if continues(&whole, &entry) => Some(EntryInfo {
+                range: VirtRange::new(whole.range.start(), at).unwrap_or_default(),
+                ..whole
+            }),
+            Some(whole) => {
+                line(sys, &bounds, &whole, &mut out);
+                Some(entry)
+            }
+            None => Some(entry),
+        };
+    }
+    if let Some(whole) = mapping {
+        line(sys, &bounds, &whole, &mut out);
     }
     out
 }
@@ -35,19 +48,11 @@ pub(crate) fn line<P: Platform>(
     out: &mut String,
 ) {
     let bit = |p, c| if entry.prot.contains(p) { c } else { '-' };
-    let (inode, offset) = match entry.file {
-        Some((object, offset)) => (sys.inodes.of_object(object), offset),
+    let (file, offset) = match entry.file {
+        Some((object, offset)) => (file(sys, object), offset),
         None => (None, 0),
     };
-    let shared = entry.sharing == Sharing::Shared && inode.is_none();
-    let segment = entry.object.filter(|_| shared);
-    let segment = segment.and_then(|object| sys.segments.of_object(object));
-    let key = match (&inode, segment) {
-        (Some(inode), _) => inode.key,
-        (None, Some((_, id))) => (0, 1, id as u64),
-        (None, None) => (0, 0, 0),
-    };
-    let (major, minor, ino) = key;
+    let (major, minor, ino) = file.as_ref().map_or((0, 0, 0), |f| f.0);
     let start = out.len();
     let _ = write!(
         out,
@@ -64,10 +69,9 @@ pub(crate) fn line<P: Platform>(
         },
         offset,
     );
-    let name = match (&inode, segment) {
-        (Some(inode), _) => String::from_utf8_lossy(&inode.path).replace('\n', "\\012"),
-        (None, Some((key, _))) => crate::syscall::shm::name(key),
-        (None, None) => own_name(bounds, entry).into(),
+    let name = match &file {
+        Some((_, path)) => String::from_utf8_lossy(path).replace('\n', "\\012"),
+        None => own_name(bounds, entry).into(),
     };
     if !name.is_empty() {
         let width = NAME_COLUMN.saturating_sub(out.len() - start);
@@ -76,9 +80,24 @@ pub(crate) fn line<P: Platform>(
     out.push('\n');
 }
 
+/// Device, inode number and name of the file behind a mapping.
+fn file<P: Platform>(sys: &Linux<P>, object: ObjectId) -> Option<(Key, Vec<u8>)> {
+    if let Some(inode) = sys.memory_inodes.of_object(object) {
+        return Some(((0, 1, inode.id), inode.path.clone()));
+    }
+    if let Some(inode) = sys.inodes.of_object(object) {
+        return Some((inode.key, inode.path_now()));
+    }
+    let (key, id) = sys.segments.of_object(object)?;
+    Some((
+        (0, 1, id as u64),
+        crate::syscall::shm::name(key).into_bytes(),
+    ))
+}
+
 fn own_name(bounds: &Bounds, entry: &EntryInfo) -> &'static str {
     let (start, end) = (entry.range.start().0, entry.range.end().0);
-    if entry.stack && end == bounds.stack_top {
+    if entry.stack && start < bounds.stack_top && end >= bounds.stack_top {
         "[stack]"
     } else if start < bounds.brk && end > bounds.brk_start {
         "[heap]"

@@ -169,7 +169,8 @@ impl<P: Platform> Process<P> {
         space: Arc<AddressSpace<P>>,
         files: Arc<FdTable<P>>,
         creds: Creds,
-        (flags, born): (u32, u64),
+        flags: u32,
+        born: u64,
     ) -> Arc<Process<P>> {
         let shared = self.shared.lock();
         let copy = Shared {

@@ -2,12 +2,23 @@
 
 use crate::errno::Errno;
 use crate::platform::Platform;
+use crate::process::Process;
+use crate::syscall::memory_lock::Pages;
 use crate::system::Linux;
 use crate::{Lock, rank};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use bsdvm::{Machine, Space, SpaceId, VirtAddr, VirtRange};
+use bsdvm::{EntryInfo, GrowthLimits, Machine, Space, SpaceId, VirtAddr, VirtRange};
 use core::sync::atomic::{AtomicU32, Ordering};
+use linux_raw_sys::general as abi;
+
+/// A mark: a child is to get zeroes, once it is to get anything.
+pub(crate) const WIPED: u8 = 1;
+/// A mark: what is locked comes when it is touched.
+pub(crate) const ON_FAULT: u8 = 2;
+
+/// Where Linux's own user addresses end. Those from the machine's end on are nobody's.
+pub(crate) const TASK_END: u64 = 0x7fff_ffff_f000;
 
 /// What `exec` decides about a space and `fork` copies.
 #[derive(Clone, Debug, Default)]
@@ -20,8 +31,10 @@ pub(crate) struct Bounds {
     pub(crate) stack_top: u64,
     /// Mappings are placed below.
     pub(crate) mmap_top: u64,
-    /// Whether new mappings are locked (`mlockall(MCL_FUTURE)`).
-    pub(crate) lock_future: bool,
+    /// Bytes of the program's own data, for the limit on the heap.
+    pub(crate) data_bytes: u64,
+    /// Whether new mappings are locked (`mlockall(MCL_FUTURE)`), and how.
+    pub(crate) lock_future: Option<Pages>,
     /// Where the arguments lie, for `/proc/self/cmdline`.
     pub(crate) args: (u64, u64),
     /// The environment of it.
@@ -69,7 +82,11 @@ impl<P: Platform> AddressSpace<P> {
 
     /// A copy for a forked child.
     pub(crate) fn fork(&self) -> Result<Arc<AddressSpace<P>>, Errno> {
-        let bounds = self.bounds.lock().clone();
+        let bounds = Bounds {
+            // Locks are not inherited.
+            lock_future: None,
+            ..self.bounds.lock().clone()
+        };
         let id = self.core().fork()?;
         Ok(Arc::new(AddressSpace {
             sys: self.sys,
@@ -89,8 +106,38 @@ impl<P: Platform> AddressSpace<P> {
         self.sys.vm.space(self.id)
     }
 
+    /// Gives the contents of a piece of an entry up. One that is locked stays so: pages that come
+    /// again are locked.
+    pub(crate) fn discard(&self, piece: VirtRange, entry: &EntryInfo) -> Result<(), Errno> {
+        let core = self.core();
+        if !entry.user_wired {
+            return Ok(core.discard(piece)?);
+        }
+        core.unwire(piece).ok();
+        core.discard(piece)?;
+        Ok(core.wire_on_fault(piece)?)
+    }
+
+    /// Limits how far stacks may grow.
+    pub(crate) fn limit_growth(&self, stack: u64, space: u64) {
+        self.core().set_growth_limits(GrowthLimits { stack, space });
+    }
+
+    /// Bytes that are locked in memory.
+    pub(crate) fn locked_bytes(&self) -> u64 {
+        let mut bytes = 0;
+        let mut at = VirtAddr(0);
+        while let Some(entry) = self.core().entry(at).filter(|e| e.range.end() > at) {
+            if entry.user_wired {
+                bytes += entry.range.len();
+            }
+            at = entry.range.end();
+        }
+        bytes
+    }
+
     /// The range of whole pages that a guest means by `addr` and `len`: `addr` must be aligned
-    /// (`EINVAL`), the end must not wrap and must be a user address (`wraps`).
+    /// (`EINVAL`), the end must not wrap and must be a user address of Linux (`wraps`).
     pub(crate) fn pages(&self, addr: u64, len: u64, wraps: Errno) -> Result<VirtRange, Errno> {
         let page = <P::Machine as Machine>::PAGE;
         if !page.is_aligned(VirtAddr(addr)) {
@@ -98,10 +145,20 @@ impl<P: Platform> AddressSpace<P> {
         }
         let len = page.round_up(len).ok_or(wraps)?;
         let range = VirtRange::from_len(VirtAddr(addr), len).ok_or(wraps)?;
-        if range.end() > self.sys.user_range().end() {
+        if range.end().0 > TASK_END {
             return Err(wraps);
         }
         Ok(range)
+    }
+}
+
+impl<P: Platform> Process<P> {
+    /// Tells the space how far its stacks may grow now.
+    pub(crate) fn limits_changed(&self) {
+        if let Some(space) = self.space() {
+            let (stack, all) = (self.limit(abi::RLIMIT_STACK), self.limit(abi::RLIMIT_AS));
+            space.limit_growth(stack, all);
+        }
     }
 }
 
@@ -110,4 +167,23 @@ impl<P: Platform> Drop for AddressSpace<P> {
         self.core().release();
         self.sys.wake(crate::blocking::memory_channel());
     }
+}
+
+/// Whether `b` maps more of what `a` does in the same way and follows it: the core may keep the two
+/// apart where Linux has one mapping.
+pub(crate) fn continues(a: &EntryInfo, b: &EntryInfo) -> bool {
+    let file = match (a.file, b.file) {
+        (None, None) => a.stack == b.stack,
+        (Some((x, at)), Some((y, then))) => x == y && at.checked_add(a.range.len()) == Some(then),
+        _ => false,
+    };
+    let alike = |e: &EntryInfo| (e.prot, e.max_prot, e.sharing, e.inherit, e.behavior);
+    let marks = |e: &EntryInfo| (e.user_wired, e.no_core, e.provided, e.marks);
+    let plain = |e: &EntryInfo| e.page_directory.is_none() && e.submap.is_none();
+    a.range.end() == b.range.start()
+        && file
+        && alike(a) == alike(b)
+        && marks(a) == marks(b)
+        && plain(a)
+        && plain(b)
 }

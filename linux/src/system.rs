@@ -6,6 +6,7 @@ use crate::exec::{self, ExecRequest};
 use crate::fs::inode::Inodes;
 use crate::fs::kernel_page::KernelPage;
 use crate::fs::locks::Locks;
+use crate::fs::meminode::MemInodes;
 use crate::fs::proc::settings::Settings;
 use crate::fs::socket::names::Sockets;
 use crate::fs::table::FdTable;
@@ -61,6 +62,7 @@ pub struct Linux<P: Platform> {
     pub options: Options,
     pub(crate) calls: CallTable<P>,
     pub(crate) inodes: Inodes<P>,
+    pub(crate) memory_inodes: MemInodes<P>,
     pub(crate) futexes: Futexes<P>,
     pub(crate) alarms: Alarms<P>,
     pub(crate) settings: Settings<P>,
@@ -92,6 +94,7 @@ impl<P: Platform> Linux<P> {
             options,
             calls: CallTable::new(),
             inodes: Inodes::new(),
+            memory_inodes: MemInodes::new(),
             futexes: Futexes::new(),
             alarms: Alarms::new(),
             settings: Settings::new(),

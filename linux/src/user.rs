@@ -10,7 +10,7 @@ use crate::system::Linux;
 use crate::thread::Task;
 use alloc::vec;
 use alloc::vec::Vec;
-use bsdvm::{FaultError, UserError, VirtAddr};
+use bsdvm::{FaultError, Prot, UserError, VirtAddr};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// The longest path, with its terminating zero.
@@ -67,6 +67,69 @@ impl<P: Platform> Task<P> {
         let mut buf = vec![0; len];
         self.read_user(from, &mut buf)?;
         Ok(buf)
+    }
+
+    /// As many of `len` bytes at `from` as can be read.
+    ///
+    /// Errors: `EFAULT` when none can.
+    pub(crate) fn bytes_up_to(&self, from: u64, len: usize) -> Result<Vec<u8>, Errno> {
+        let mut buf = vec![0; len];
+        let mut tries = 0;
+        loop {
+            match self.space.copy_in(from, &mut buf) {
+                Ok(()) => return Ok(buf),
+                Err(UserError {
+                    why: FaultError::NoMemory,
+                    ..
+                }) => self.find_memory(&mut tries)?,
+                Err(UserError { done: 0, .. }) => return Err(Errno::EFAULT),
+                Err(UserError { done, .. }) => {
+                    buf.truncate(done);
+                    return Ok(buf);
+                }
+            }
+        }
+    }
+
+    /// Writes as many of `bytes` to `to` as can be, and says how many they are.
+    ///
+    /// Errors: `EFAULT` when none can.
+    pub(crate) fn write_up_to(&self, to: u64, bytes: &[u8]) -> Result<usize, Errno> {
+        let mut tries = 0;
+        loop {
+            match self.space.copy_out(to, bytes) {
+                Ok(()) => return Ok(bytes.len()),
+                Err(UserError {
+                    why: FaultError::NoMemory,
+                    ..
+                }) => self.find_memory(&mut tries)?,
+                Err(UserError { done: 0, .. }) => return Err(Errno::EFAULT),
+                Err(UserError { done, .. }) => return Ok(done),
+            }
+        }
+    }
+
+    /// How many of `len` bytes at `to` lie in mappings that allow writing: what is taken from a
+    /// pipe cannot be given back.
+    pub(crate) fn writable(&self, to: u64, len: usize) -> usize {
+        let mut at = to;
+        let end = to.saturating_add(len as u64);
+        while at < end {
+            let core = self.space.core();
+            let mut entry = core.entry(VirtAddr(at));
+            if entry.is_some_and(|e| e.stack && e.range.start().0 > at) {
+                // A stack grows for whoever comes.
+                core.grow_stack(VirtAddr(at)).ok();
+                entry = core.entry(VirtAddr(at));
+            }
+            match entry {
+                Some(e) if e.range.start().0 <= at && e.prot.contains(Prot::WRITE) => {
+                    at = e.range.end().0;
+                }
+                _ => break,
+            }
+        }
+        (at.min(end) - to) as usize
     }
 
     /// The structure at `from`.

@@ -44,6 +44,10 @@ pub trait Machine: Memory + Host + Locks + Wait + Sized + Send + Sync + 'static 
     /// The size of a page. A constant of the machine; 4, 16 and 64 KiB are in use.
     const PAGE: PageSize;
 
+    /// Whether translations that allow stores or fetches allow loads too, so that memory which is
+    /// to be written alone can be read as well.
+    const IMPLIES_LOADS: bool = false;
+
     /// The translations of one address space.
     type Pmap: Pmap;
 

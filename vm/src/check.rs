@@ -261,7 +261,7 @@ impl<M: Machine> Vm<M> {
             "pmap: a translation shows another page than the chain",
         )?;
         ensure(
-            entry.prot.contains(t.prot),
+            entry.reach::<M>().contains(t.prot),
             "pmap: more allowed than the entry does",
         )?;
         let page = self.frames.page(t.frame);

@@ -22,13 +22,15 @@ pub(crate) struct Soak {
 }
 
 /// The lengths of the tests: variable, and value at scale 1.
-const KNOBS: [(&str, u64); 3] = [
+const KNOBS: [(&str, u64); 4] = [
     // Operations of a model run.
     ("BSDVM_MODEL_OPS", 1_000_000),
     // Cases of each property test.
     ("PROPTEST_CASES", 20_000),
     // Interleavings of each shuttle test.
     ("BSDVM_SHUTTLE_RUNS", 20_000),
+    // Programs of random memory calls.
+    ("BSDVM_MEMORY_SEEDS", 2_000),
 ];
 
 /// Runs the long checks.

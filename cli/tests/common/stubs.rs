@@ -17,12 +17,22 @@ pub fn below(pid: u32) -> Vec<u32> {
     numbers.filter(|&p| parent(p) == Some(pid)).collect()
 }
 
-/// How many mappings of guest memory a stub has; 0 when it has ended meanwhile.
+/// Whether a process is a stub that is ready: the program of all of them is a file in memory, and
+/// the first one loses its stack before guests' stubs are made of it.
+fn is_stub(pid: u32, maps: &str) -> bool {
+    let program = std::fs::read_link(format!("/proc/{pid}/exe"));
+    program.is_ok_and(|p| p.to_string_lossy().starts_with("/memfd:")) && !maps.contains("[stack]")
+}
+
+/// How many mappings of guest memory a stub has; 0 when it has ended meanwhile, or is not ready.
 ///
 /// Panics when it has memory that is not ours.
 pub fn mappings_of_ours(stub: u32) -> usize {
     let path = format!("/proc/{stub}/maps");
     let maps = std::fs::read_to_string(path).unwrap_or_default();
+    if !is_stub(stub, &maps) {
+        return 0;
+    }
     let guests = maps.lines().filter(|line| {
         let start = line.split('-').next();
         let start = start.and_then(|s| u64::from_str_radix(s, 16).ok());

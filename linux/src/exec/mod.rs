@@ -27,6 +27,8 @@ const RLIMIT_STACK: u32 = 3;
 const TOP_GUARD: u64 = 16 * 4096;
 /// Addresses between the lowest place of the stack and the highest mapping.
 const STACK_GAP: u64 = 1 << 20;
+/// Addresses that a stack has at least, as its limit may be raised later.
+const STACK_ROOM: u64 = 128 << 20;
 const STACK_MIN: u64 = 128 << 10;
 const STACK_MAX: u64 = 1 << 30;
 
@@ -225,7 +227,8 @@ fn populate<P: Platform>(
     let limit = limit
         .next_multiple_of(page)
         .min(user.len() / 4 / page * page);
-    let mmap_top = stack_top.saturating_sub(limit).saturating_sub(STACK_GAP);
+    let room = limit.max(STACK_ROOM).min(user.len() / 4 / page * page);
+    let mmap_top = stack_top.saturating_sub(room).saturating_sub(STACK_GAP);
     let bias = if main.header.movable {
         movable_base(user, main)
     } else {
@@ -250,13 +253,15 @@ fn populate<P: Platform>(
         Prot::RW
     };
     place_stack(space, stack_top, limit, &image, prot)?;
+    space.limit_growth(limit, u64::MAX);
     let brk = bias + main.layout.span.1;
     *space.bounds.lock() = Bounds {
         brk_start: brk,
         brk,
         stack_top,
         mmap_top,
-        lock_future: false,
+        data_bytes: main.layout.segments.last().map_or(0, |s| s.file_bytes),
+        lock_future: None,
         args: image.args,
         env: image.env,
         code: extent(main, bias, |s| s.prot.contains(Prot::EXEC)),
@@ -390,7 +395,12 @@ fn place_stack<P: Platform>(
         return Err(Errno::E2BIG);
     }
     let initial = (used + STACK_MIN).min(limit);
-    space.core().stack(VirtAddr(top), limit, initial, prot)?;
+    let start = VirtAddr(top.checked_sub(initial).ok_or(Errno::ENOMEM)?);
+    let range = VirtRange::from_len(start, initial).ok_or(Errno::ENOMEM)?;
+    space
+        .core()
+        .map(initial, Placement::At(start), Mapping::anonymous(prot))?;
+    space.core().open_stack(range)?;
     space.copy_out(image.sp, &image.bytes)?;
     Ok(())
 }

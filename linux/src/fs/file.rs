@@ -316,7 +316,7 @@ impl<P: Platform> OpenFile<P> {
         match &self.kind {
             Kind::Host(host) => host.file.path(),
             Kind::Pipe(pipe) => Ok(format!("pipe:[{}]", pipe.id()).into_bytes()),
-            Kind::Memory(file) => Ok([b"/memfd:", &file.name[..], b" (deleted)"].concat()),
+            Kind::Memory(file) => Ok(file.path().to_vec()),
             Kind::Text(text) => Ok(text.name.clone()),
             Kind::Raw(raw) => Ok(raw.name.clone()),
             Kind::Listing(listing) => Ok(listing.name.clone()),

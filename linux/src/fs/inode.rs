@@ -36,6 +36,18 @@ pub(crate) struct Inode<P: Platform> {
     writer: Lock<P, Option<Arc<P::File>>, { rank::FILE }>,
 }
 
+impl<P: Platform> Inode<P> {
+    /// The file as somebody opened it to write.
+    pub(crate) fn writer(&self) -> Option<Arc<P::File>> {
+        self.writer.lock().clone()
+    }
+
+    /// The path that leads to the file now, or the first one it was mapped under.
+    pub(crate) fn path_now(&self) -> Vec<u8> {
+        self.reader.path().unwrap_or_else(|_| self.path.clone())
+    }
+}
+
 struct Entry<P: Platform> {
     inode: Arc<Inode<P>>,
     /// Open files and calls under way that use it.
@@ -92,8 +104,12 @@ impl<P: Platform> InodeRef<P> {
     /// Gives the object the size that the file has now; others may have changed it.
     pub(crate) fn refresh(&self) -> Result<u64, Errno> {
         let size = self.inode.reader.stat()?.size;
-        if size != self.object().size() {
+        let before = self.object().size();
+        if size != before {
             self.object().set_size(size)?;
+        }
+        if size < before {
+            self.sys.cut_private(self.inode.object, size);
         }
         Ok(size)
     }
@@ -240,6 +256,7 @@ impl<P: Platform> Inodes<P> {
     /// Lets go of the objects that nobody uses any more, segments of shared memory included. Called after something may have lost its
     /// last use: a mapping, a file, a process.
     pub(crate) fn sweep(&self, sys: &Linux<P>) {
+        sys.memory_inodes.sweep(sys);
         sys.segments.sweep(sys, 0);
         let mut leaving = Vec::new();
         for entry in self.table.lock().by_key.values_mut() {

@@ -1,38 +1,57 @@
-//! Files that are memory only: an anonymous object of the core with a name and an offset.
+//! Open files that are memory only: an object of the core with a name, seals and an offset.
 
 use super::kernel_page::Made;
+use super::meminode::MemInode;
 use crate::errno::Errno;
 use crate::platform::{FileStat, Moment, Platform};
 use crate::system::Linux;
 use crate::{Lock, rank};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
-use bsdvm::{Object, ObjectId};
+use bsdvm::{Object, ObjectId, Prot, Sharing};
+use core::sync::atomic::Ordering;
 use linux_raw_sys::general as abi;
 
 /// The largest file, as on Linux.
 pub(crate) const SIZE_MAX: u64 = i64::MAX as u64;
 
+/// Seals that forbid what changes contents.
+const NO_WRITES: u32 = abi::F_SEAL_WRITE | abi::F_SEAL_FUTURE_WRITE;
+const ALL_SEALS: u32 =
+    abi::F_SEAL_SEAL | abi::F_SEAL_SHRINK | abi::F_SEAL_GROW | NO_WRITES | F_SEAL_EXEC;
+/// The mode stays without its executable bits.
+pub(crate) const F_SEAL_EXEC: u32 = 0x20;
+
 /// A file made by `memfd_create`.
 pub(crate) struct MemFile<P: Platform> {
     sys: &'static Linux<P>,
     object: ObjectId,
-    pub(crate) name: Vec<u8>,
+    /// Who the file is, if it has a name and seals.
+    inode: Option<Arc<MemInode>>,
     pub(crate) id: u64,
+    /// The permission bits.
+    mode: Lock<P, u32, { rank::FILE }>,
     /// The device that shows the pages to who maps the file, if the kernel provides them.
     pub(crate) provided: Option<ObjectId>,
     offset: Lock<P, u64, { rank::FILE }>,
 }
 
 impl<P: Platform> MemFile<P> {
-    /// An empty file.
-    pub(crate) fn create(sys: &'static Linux<P>, name: Vec<u8>) -> Result<MemFile<P>, Errno> {
-        let object = sys.vm.object_create_anonymous(0)?;
+    /// An empty file, which maps show as `path`.
+    pub(crate) fn create(
+        sys: &'static Linux<P>,
+        path: Vec<u8>,
+        mode: u32,
+        seals: u32,
+    ) -> Result<MemFile<P>, Errno> {
+        let inode = sys.memory_inodes.create(sys, path, 0, seals)?;
         Ok(MemFile {
             sys,
-            object,
-            name,
-            id: sys.next_id(),
+            object: inode.object,
+            id: inode.id,
+            inode: Some(inode),
             provided: None,
+            mode: Lock::<P, _, { rank::FILE }>::new(mode),
             offset: Lock::<P, _, { rank::FILE }>::new(0),
         })
     }
@@ -46,11 +65,97 @@ impl<P: Platform> MemFile<P> {
         Ok(MemFile {
             sys,
             object: memory,
-            name: b"kpmap".to_vec(),
+            inode: None,
             id: sys.next_id(),
+            mode: Lock::<P, _, { rank::FILE }>::new(0o777),
             provided: Some(device),
             offset: Lock::<P, _, { rank::FILE }>::new(0),
         })
+    }
+
+    /// The name of the file.
+    pub(crate) fn path(&self) -> &[u8] {
+        self.inode.as_ref().map_or(b"kpmap", |inode| &inode.path)
+    }
+
+    /// The seals; `None` for a file that has none.
+    pub(crate) fn seals(&self) -> Option<u32> {
+        let inode = self.inode.as_ref()?;
+        Some(inode.seals.load(Ordering::SeqCst))
+    }
+
+    fn refuse(&self, seals: u32) -> Result<(), Errno> {
+        match self.seals() {
+            Some(set) if set & seals != 0 => Err(Errno::EPERM),
+            _ => Ok(()),
+        }
+    }
+
+    /// `F_ADD_SEALS`. `writable` says whether somebody may write through a shared mapping.
+    pub(crate) fn add_seals(
+        &self,
+        seals: u32,
+        writable: impl FnOnce() -> bool,
+    ) -> Result<(), Errno> {
+        if seals & !ALL_SEALS != 0 {
+            return Err(Errno::EINVAL);
+        }
+        let inode = self.inode.as_ref().ok_or(Errno::EINVAL)?;
+        let old = inode.seals.load(Ordering::SeqCst);
+        if old & abi::F_SEAL_SEAL != 0 {
+            return Err(Errno::EPERM);
+        }
+        if seals & abi::F_SEAL_WRITE & !old != 0 && writable() {
+            return Err(Errno::EBUSY);
+        }
+        let mut seals = seals;
+        if seals & F_SEAL_EXEC != 0 && *self.mode.lock() & 0o111 != 0 {
+            // What may be executed is not to be changed any more.
+            seals |= abi::F_SEAL_SHRINK | abi::F_SEAL_GROW | NO_WRITES;
+        }
+        inode.seals.fetch_or(seals, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// The most that a mapping may ever allow, which is refused if it is to be written now.
+    pub(crate) fn mappable(&self, sharing: Sharing, prot: Prot) -> Result<Prot, Errno> {
+        let sealed = self.seals().unwrap_or(0) & NO_WRITES != 0;
+        match sharing {
+            Sharing::Shared if sealed && prot.contains(Prot::WRITE) => Err(Errno::EPERM),
+            Sharing::Shared if sealed => Ok(Prot::RX),
+            _ => Ok(Prot::ALL),
+        }
+    }
+
+    /// `fchmod`.
+    pub(crate) fn set_mode(&self, mode: u32) -> Result<(), Errno> {
+        let mut now = self.mode.lock();
+        if (*now ^ mode) & 0o111 != 0 {
+            self.refuse(F_SEAL_EXEC)?;
+        }
+        *now = mode & 0o7777;
+        Ok(())
+    }
+
+    /// `fallocate`.
+    pub(crate) fn allocate(&self, mode: u32, offset: u64, len: u64) -> Result<(), Errno> {
+        const KEEP_SIZE: u32 = abi::FALLOC_FL_KEEP_SIZE;
+        const PUNCH_HOLE: u32 = abi::FALLOC_FL_PUNCH_HOLE;
+        if mode & !(KEEP_SIZE | PUNCH_HOLE) != 0 || mode == PUNCH_HOLE {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let end = offset.checked_add(len).ok_or(Errno::EFBIG)?;
+        if end > SIZE_MAX {
+            return Err(Errno::EFBIG);
+        }
+        if mode & PUNCH_HOLE != 0 {
+            self.refuse(NO_WRITES)?;
+            return Ok(self.object().clear(offset, len)?);
+        }
+        if mode == 0 && end > self.object().size() {
+            self.truncate(end)?;
+        }
+        Ok(())
     }
 
     /// The object that holds its pages.
@@ -67,7 +172,9 @@ impl<P: Platform> MemFile<P> {
         if end > SIZE_MAX {
             return Err(Errno::EFBIG);
         }
+        self.refuse(NO_WRITES)?;
         if end > self.object().size() {
+            self.refuse(abi::F_SEAL_GROW)?;
             self.object().set_size(end)?;
         }
         Ok(self.object().write(offset, bytes)?)
@@ -113,7 +220,17 @@ impl<P: Platform> MemFile<P> {
         if bytes > SIZE_MAX {
             return Err(Errno::EINVAL);
         }
-        Ok(self.object().set_size(bytes)?)
+        let now = self.object().size();
+        if bytes < now {
+            self.refuse(abi::F_SEAL_SHRINK)?;
+        } else if bytes > now {
+            self.refuse(abi::F_SEAL_GROW)?;
+        }
+        self.object().set_size(bytes)?;
+        if bytes < now {
+            self.sys.cut_private(self.object, bytes);
+        }
+        Ok(())
     }
 
     pub(crate) fn stat(&self) -> FileStat {
@@ -121,7 +238,7 @@ impl<P: Platform> MemFile<P> {
             mask: abi::STATX_BASIC_STATS,
             block_size: Linux::<P>::PAGE_BYTES as u32,
             links: 0,
-            mode: (abi::S_IFREG | 0o777) as u16,
+            mode: (abi::S_IFREG | *self.mode.lock()) as u16,
             ino: self.id,
             size: self.object().size(),
             blocks: self
@@ -138,5 +255,6 @@ impl<P: Platform> MemFile<P> {
 impl<P: Platform> Drop for MemFile<P> {
     fn drop(&mut self) {
         self.object().release();
+        self.sys.memory_inodes.sweep(self.sys);
     }
 }

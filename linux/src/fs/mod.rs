@@ -4,7 +4,7 @@
 //! * `file`: open file descriptions, shared over `dup` and `fork`;
 //! * `pipe`: pipes, which are ours;
 //! * `inode`: host files that have pages: one object of the core for each, and its pager;
-//! * `memfile`: files that are memory only (`memfd_create`);
+//! * `memfile`, `meminode`: files that are memory only (`memfd_create`);
 //! * `special`: files that stand for something else: `timerfile`, `sigfile`, `pidfile`;
 //! * `locks`: locks of files;
 //! * `path`: where a path leads: to the host, or to us (`/proc/self`, `/dev/fd`);
@@ -17,6 +17,7 @@ pub(crate) mod inode;
 pub(crate) mod kernel_page;
 pub(crate) mod locks;
 pub(crate) mod memfile;
+pub(crate) mod meminode;
 pub(crate) mod path;
 pub(crate) mod pidfile;
 pub(crate) mod pipe;

@@ -104,7 +104,7 @@ impl<P: Platform> Segments<P> {
         let page = Linux::<P>::PAGE_BYTES;
         let size = bytes.checked_next_multiple_of(page).ok_or(Errno::ENOSPC)?;
         Ok(Segment {
-            object: sys.vm.object_create_anonymous(size)?,
+            object: sys.vm.object_create_memory_file(size)?,
             bytes,
             attached_at: 0,
             detached_at: 0,

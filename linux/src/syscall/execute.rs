@@ -131,6 +131,7 @@ impl<P: Platform> Task<P> {
         self.thread.set_kicker(cpu.kicker());
         self.cpu = cpu;
         self.space = image.space;
+        self.process.limits_changed();
         self.regs = image.regs;
         self.closed_all(closed);
         drop((old_space, old_files));

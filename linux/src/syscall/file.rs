@@ -136,7 +136,10 @@ impl<P: Platform> Task<P> {
             // The same open file: its offset is shared, which a second opening would not do.
             return self.file(u64::from(*fd)).map_err(|_| Errno::ENOENT);
         }
-        if *own == Own::KernelPage && flags & abi::O_ACCMODE == abi::O_RDONLY {
+        if *own == Own::KernelPage {
+            if flags & abi::O_ACCMODE != abi::O_RDONLY {
+                return Err(Errno::EACCES);
+            }
             let page = MemFile::kernel_page(self.sys)?;
             return Ok(Arc::new(OpenFile::kernel_page(page)));
         }
@@ -321,6 +324,11 @@ impl<P: Platform> Task<P> {
             }
             abi::F_GETFL => Ok(u64::from(file.flags())),
             abi::F_SETFL => file.set_flags(arg as u32).map(|()| 0),
+            abi::F_ADD_SEALS => self.add_seals(&file, arg as u32),
+            abi::F_GET_SEALS => match &file.kind {
+                Kind::Memory(memory) => memory.seals().map(u64::from).ok_or(Errno::EINVAL),
+                _ => Err(Errno::EINVAL),
+            },
             F_GETPIPE_SZ | F_SETPIPE_SZ => match &file.kind {
                 Kind::Pipe(pipe) if command as u32 == F_GETPIPE_SZ => Ok(pipe.capacity() as u64),
                 Kind::Pipe(pipe) => self.set_pipe_size(pipe, arg as u32),
@@ -445,14 +453,7 @@ impl<P: Platform> Task<P> {
                 }
                 Ok(0)
             }
-            Kind::Memory(memory) if mode == 0 => {
-                let end = offset.checked_add(len).ok_or(Errno::EFBIG)?;
-                if end > memory.object().size() {
-                    memory.truncate(end)?;
-                }
-                Ok(0)
-            }
-            Kind::Memory(_) => Err(Errno::EOPNOTSUPP),
+            Kind::Memory(memory) => memory.allocate(mode as u32, offset, len).map(|()| 0),
             _ => Err(Errno::ENODEV),
         }
     }

@@ -169,24 +169,56 @@ impl<P: Platform> Task<P> {
         let mut done = 0u64;
         loop {
             let want = (len - done).min(at_once(file)) as usize;
-            let bytes = match self.read_some(file, at, want) {
+            let place = to.checked_add(done).ok_or(Errno::EFAULT)?;
+            let room = self.writable(place, want);
+            if room == 0 && want > 0 {
+                return self.read_nothing(file, at, done);
+            }
+            let bytes = match self.read_some(file, at, room) {
                 Ok(bytes) => bytes,
                 Err(e) if done == 0 => return Err(e),
                 Err(_) => break,
             };
-            let place = to.checked_add(done).ok_or(Errno::EFAULT)?;
-            match self.write_user(place, &bytes) {
-                Ok(()) => {}
-                Err(e) if done == 0 => return Err(e),
-                Err(_) => break,
+            let written = self.write_up_to(place, &bytes);
+            let n = written.unwrap_or(0);
+            if n < bytes.len() && matches!(at, At::Own) {
+                let back = (bytes.len() - n) as i64;
+                file.seek(-back, abi::SEEK_CUR).ok();
             }
-            done += bytes.len() as u64;
-            at = at.further(bytes.len());
-            if bytes.len() < want || done == len || !fills(file) {
+            match written {
+                Err(e) if done == 0 && !bytes.is_empty() => return Err(e),
+                _ => done += n as u64,
+            }
+            at = at.further(n);
+            if n < want || done == len || !fills(file) {
                 break;
             }
         }
         Ok(done)
+    }
+
+    /// What a read says that has nowhere to put anything, after `done` bytes: nothing at the end
+    /// of a file is well put anywhere.
+    fn read_nothing(&self, file: &OpenFile<P>, at: At, done: u64) -> Answer {
+        if done > 0 {
+            return Ok(done);
+        }
+        let left = match (&file.kind, at) {
+            (Kind::Host(host), _) if host.is_directory() => return Err(Errno::EISDIR),
+            (Kind::Memory(_), _) => true,
+            (Kind::Host(host), _) => host.is_regular(),
+            _ => false,
+        };
+        if left {
+            let at = match at {
+                At::Own => file.seek(0, abi::SEEK_CUR)?,
+                At::Offset(o) => o,
+            };
+            if at >= file.stat()?.size {
+                return Ok(0);
+            }
+        }
+        Err(Errno::EFAULT)
     }
 
     /// Reads once.
@@ -287,7 +319,7 @@ impl<P: Platform> Task<P> {
             let want = (len - done).min(at_once(file)) as usize;
             let place = from.checked_add(done).ok_or(Errno::EFAULT)?;
             let written = self
-                .bytes(place, want)
+                .bytes_up_to(place, want)
                 .and_then(|b| self.write_some(file, at, &b));
             match written {
                 Ok(n) => {

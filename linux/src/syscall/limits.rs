@@ -84,6 +84,9 @@ impl<P: Platform> Task<P> {
             }
             before
         };
+        if wanted.is_some() {
+            process.limits_changed();
+        }
         if let (RLIMIT_CPU, Some([soft, _])) = (index, wanted) {
             self.note_time();
             self.sys.watch_limit(process, soft)?;

@@ -84,7 +84,7 @@ impl<P: Platform> Task<P> {
         }
         let len = page.round_up(len).ok_or(Errno::ENOMEM)?;
         let file = self.file(fd)?;
-        let shown = self.shown_file(&file, 0, Sharing::Shared, Prot::RW)?;
+        let shown = self.shown_file(file, 0, Sharing::Shared, Prot::RW)?;
         let Backing::Object { object, .. } = shown.what.backing else {
             return Err(Errno::ENODEV);
         };

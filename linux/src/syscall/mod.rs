@@ -16,7 +16,11 @@ mod lock;
 mod memory;
 mod memory_advice;
 mod memory_bsd;
-mod memory_lock;
+mod memory_file;
+pub(crate) mod memory_lock;
+mod memory_move;
+mod memory_pieces;
+mod memory_protect;
 mod misc;
 mod msg;
 mod names;
@@ -27,7 +31,6 @@ pub(crate) mod prctl;
 mod process;
 mod process_vm;
 mod refused;
-mod remap;
 mod schedule;
 mod sem;
 pub(crate) mod shm;
@@ -70,7 +73,7 @@ impl<P: Platform> CallTable<P> {
     /// Every call that there is.
     pub(crate) fn new() -> Self {
         let mut calls: Vec<Option<Call<P>>> = alloc::vec![None; NUMBERS];
-        let concerns: [Calls<P>; 35] = [
+        let concerns: [Calls<P>; 37] = [
             Task::<P>::ATTRIBUTES,
             Task::<P>::CLONE,
             Task::<P>::COPIES,
@@ -83,6 +86,9 @@ impl<P: Platform> CallTable<P> {
             Task::<P>::LOCK,
             Task::<P>::MEMORY,
             Task::<P>::ADVICE,
+            Task::<P>::MOVING,
+            Task::<P>::PROTECTION,
+            Task::<P>::MEMORY_FILES,
             Task::<P>::LOCKING,
             Task::<P>::BSD,
             Task::<P>::MISC,
@@ -95,7 +101,6 @@ impl<P: Platform> CallTable<P> {
             Task::<P>::PROCESS,
             Task::<P>::PROCESS_VM,
             Task::<P>::REFUSED,
-            Task::<P>::REMAP,
             Task::<P>::SCHEDULE,
             Task::<P>::SEM,
             Task::<P>::SHM,

@@ -313,6 +313,9 @@ impl<P: Platform> Task<P> {
 
     fn fchmod(&mut self, [fd, mode, ..]: Args) -> Answer {
         let file = self.file(fd)?;
+        if let Kind::Memory(memory) = &file.kind {
+            return memory.set_mode(mode as u32 & 0o7777).map(|()| 0);
+        }
         let host = file.as_host().ok_or(Errno::EINVAL)?;
         host.file.chmod(mode as u32 & 0o7777).map(|()| 0)
     }

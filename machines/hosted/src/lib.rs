@@ -144,6 +144,7 @@ impl std::fmt::Debug for Hosted {
 
 impl Machine for Hosted {
     const PAGE: PageSize = PageSize::KIB4;
+    const IMPLIES_LOADS: bool = true;
     type Pmap = HostedPmap;
 
     fn pmap_create(&self) -> Result<HostedPmap, EnterError> {

@@ -143,6 +143,7 @@ impl Hardware for PlainMachine {
 
 impl Machine for PlainMachine {
     const PAGE: PageSize = PAGE;
+    const IMPLIES_LOADS: bool = true;
     type Pmap = X86Pmap<PlainMachine>;
 
     fn pmap_create(&self) -> Result<Self::Pmap, EnterError> {

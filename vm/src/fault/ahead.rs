@@ -108,7 +108,7 @@ impl<M: Machine> Fault<'_, '_, M> {
         if space.with_pmap(|pmap| pmap.extract(va).is_some()) != Some(false) {
             return Step::On(next, 0);
         }
-        let prot = Self::translation_prot(entry.prot, false);
+        let prot = Self::translation_prot(entry.reach::<M>(), false);
         match self.enter(va, frame, prot, MemoryAttr::WriteBack, Kind::Managed) {
             Ok(None) => Step::On(next, 1),
             Ok(Some(Next::TableFrames(count))) => Step::Donate(count),

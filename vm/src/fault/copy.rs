@@ -2,7 +2,7 @@
 
 use super::chain::{Chain, Found};
 use crate::Vm;
-use crate::map::Behavior;
+use crate::map::{Behavior, Entry};
 use crate::object::ObjectHandle;
 use crate::object::limbo::Limbo;
 use crate::object::radix::NODES_PER_INSERT;
@@ -15,25 +15,36 @@ use bsdvm_machine::Machine;
 pub(super) enum Reach {
     /// Those in front of one behind a pager.
     Memory,
+    /// Those in front of this one.
+    Before(ObjectHandle),
     /// All.
     Whole,
 }
 
 impl<M: Machine> Vm<M> {
-    /// A new object that shows what `pages` pages from `offset` of the chain of `object` show now.
-    /// A pager at its end stays behind the copy. The new object has one reference and carries
-    /// `charge`. No lock is held; nobody writes to the pages meanwhile.
+    /// A new object that shows what a private or shared entry shows now, from `object` on. A file
+    /// at its end stays behind the copy of a private one. The new object has one reference and
+    /// carries the charge of the entry's pages. No lock is held; nobody writes to the pages
+    /// meanwhile.
     pub(crate) fn copy_chain(
         &self,
+        entry: &Entry,
         object: ObjectHandle,
-        offset: u64,
-        pages: u64,
-        charge: u64,
     ) -> Result<ObjectHandle, SpaceError> {
+        let (offset, pages) = (entry.offset, entry.pages::<M>());
+        let charge = pages;
         let mut objects = self.reserve_objects(1)?;
+        // Physical memory is copied like any other, and so is a file that is memory where others
+        // write to it.
         let file = self.bottom_file(object, offset);
-        // Physical memory is copied like any other.
-        let file = file.filter(|&(bottom, _)| !self.lock_object(bottom).is_memory());
+        let file = file.filter(|&(bottom, _)| {
+            let state = self.lock_object(bottom);
+            !state.is_memory() || (state.file && entry.is_private())
+        });
+        let reach = match file {
+            Some((bottom, _)) => Reach::Before(bottom),
+            None => Reach::Memory,
+        };
         let copy = match file {
             Some((file, at)) if self.reference(file) => {
                 self.shadow(&mut objects, file, at, pages, charge)
@@ -41,7 +52,7 @@ impl<M: Machine> Vm<M> {
             _ => self.new_anonymous(&mut objects, pages, charge),
         };
         let mut at = offset;
-        while let Some(index) = self.next_in_chain(object, at, offset + pages, Reach::Memory) {
+        while let Some(index) = self.next_in_chain(object, at, offset + pages, reach) {
             if let Err(e) = self.copy_page(object, index, copy, index - offset) {
                 // The charge stays with the caller, who took it.
                 self.lock_object(copy).charge = 0;
@@ -64,9 +75,10 @@ impl<M: Machine> Vm<M> {
     ) -> Option<u64> {
         let mut best: Option<u64> = None;
         let mut shift = 0;
+        let mut at_object = object;
         let mut state = self.lock_object(object);
         loop {
-            if reach == Reach::Memory && !state.is_memory() {
+            if (reach == Reach::Memory && !state.is_memory()) || reach == Reach::Before(at_object) {
                 return best;
             }
             if let Some((index, _)) = state.pages.next(&self.page_nodes, at + shift) {
@@ -79,6 +91,7 @@ impl<M: Machine> Vm<M> {
                 return best;
             };
             shift += backing.offset;
+            at_object = backing.object;
             state = self.lock_backing(backing.object);
         }
     }

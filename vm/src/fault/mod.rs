@@ -47,7 +47,7 @@ mod resolve;
 mod table;
 mod touch;
 
-use crate::map::{Flags, Kind, MapError, Need, map_channel};
+use crate::map::{Flags, Kind, MapError, Need, map_channel, with_loads};
 use crate::object::limbo::Limbo;
 use crate::object::pages::BusyWait;
 use crate::object::radix;
@@ -294,7 +294,8 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
             ));
         }
         let handle = map.find(vm, self.va).ok_or(FaultError::InvalidAddress)?;
-        let entry = *map.get(vm, handle);
+        let mut entry = *map.get(vm, handle);
+        entry.prot = entry.reach::<M>();
         if let Some(below) = entry.submap() {
             return Ok(Next::Submap(below));
         }
@@ -302,7 +303,7 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
             return Err(FaultError::NoFault);
         }
         let allowed = match self.purpose {
-            Purpose::Visit { force: true, .. } => entry.max_prot,
+            Purpose::Visit { force: true, .. } => with_loads::<M>(entry.max_prot),
             // Wiring brings pages in whatever they allow.
             Purpose::Wire => Prot::ALL,
             _ => entry.prot,
@@ -321,7 +322,6 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
         if write && entry.has(Flags::NEEDS_COPY) {
             return Ok(Next::Prepare);
         }
-        let mut entry = entry;
         let index = match entry.kind() {
             Kind::PageTable(directory) => match self.walk_table(&entry, object, directory)? {
                 Walked::Page(index) => index,

@@ -145,17 +145,22 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
         spare.or_else(|| self.space.vm.frames.alloc(self.class()))
     }
 
-    /// A fresh page in the front.
+    /// A fresh page in the front; one that is only read is the file's, where that is memory, so
+    /// that what is written to the file later is seen.
     fn zero_fill(&mut self, chain: &mut Chain<'v, M>) -> Option<Frame> {
         let vm = self.space.vm;
         let frame = self.take_frame()?;
         vm.machine().zero(frame);
-        let front = chain.front();
+        let of_file = self.access != Access::Write && chain.last().state.file;
+        let link = match of_file {
+            true => chain.last(),
+            false => chain.front(),
+        };
         vm.insert_page(
-            front.object,
-            &mut front.state,
+            link.object,
+            &mut link.state,
             &mut self.nodes,
-            front.index,
+            link.index,
             frame,
         );
         Some(frame)

@@ -32,6 +32,11 @@ pub enum Advice {
     NoCore,
     /// It is to have it in.
     Core,
+    /// It gets these marks, bits 0 to 3. They mean nothing to the core: they are kept with the
+    /// range, and a child gets them.
+    Mark(u8),
+    /// It loses these marks.
+    Unmark(u8),
     /// The translations are stale: they go, and faults make them anew.
     Invalidate,
     /// It is going to be used: what is in memory is entered.
@@ -81,6 +86,8 @@ impl<M: Machine> Space<'_, M> {
             Advice::AutoSync => return set(none, Flags::NO_SYNC),
             Advice::NoCore => return set(Flags::NO_CORE, none),
             Advice::Core => return set(none, Flags::NO_CORE),
+            Advice::Mark(bits) => return set(Flags::of_marks(bits), none),
+            Advice::Unmark(bits) => return set(none, Flags::of_marks(bits)),
             Advice::Invalidate => return self.invalidate(range),
             Advice::WillNeed => self.enter_resident(range, Prefault::Full),
             Advice::DontNeed => self.advise_pages(range, Pages::Unneeded),

@@ -50,7 +50,8 @@ pub enum Sharing {
 pub(crate) enum Kind {
     /// Pages of the object, and nothing else.
     Normal,
-    /// A stack, which grows downwards on faults below it by `reserve` bytes at most.
+    /// A stack, which grows downwards on faults below it by `reserve` bytes at most; without
+    /// bound as [`Kind::OPEN_STACK`].
     Stack { reserve: u64 },
     /// Another map that says what is there (M06).
     Submap(SpaceHandle),
@@ -59,6 +60,10 @@ pub(crate) enum Kind {
     /// Pages that the kernel provides (M19): of a device, and always shared with a child.
     Provided,
 }
+
+/// Pages below an open stack that stay free: a program that runs over its stack is to fault, and
+/// not to write into its neighbour.
+pub(crate) const GUARD_PAGES: u64 = 256;
 
 /// A [`Kind`] in eight bytes: the upper three bits say which, the rest what it has more.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -110,6 +115,17 @@ bitflags::bitflags! {
         const NO_SYNC = 512;
         /// Left out of core dumps (M12).
         const NO_CORE = 1024;
+        /// The marks of whoever uses the map, for purposes of its own.
+        const MARKS = 15 << 11;
+    }
+}
+
+/// `prot`, and loads where the machine allows them with anything.
+pub(crate) fn with_loads<M: Machine>(prot: Prot) -> Prot {
+    if M::IMPLIES_LOADS && !prot.is_empty() {
+        prot | Prot::READ
+    } else {
+        prot
     }
 }
 
@@ -159,7 +175,12 @@ impl Kind {
     /// The part of a stack above its lowest one: it has nothing left to grow by.
     pub(crate) const UPPER_STACK: Kind = Kind::Stack { reserve: 0 };
 
-    /// Bytes below that are kept free for growth.
+    /// A stack, or part of one, that grows wherever there is room below it.
+    pub(crate) const OPEN_STACK: Kind = Kind::Stack {
+        reserve: Packed::MORE,
+    };
+
+    /// Bytes that it may grow by.
     pub(crate) fn reserve(self) -> u64 {
         match self {
             Kind::Stack { reserve } => reserve,
@@ -167,9 +188,18 @@ impl Kind {
         }
     }
 
-    /// The kind at another address: a stack does not grow where it was moved to.
+    /// Bytes below that no mapping is placed in.
+    pub(crate) fn kept_free<M: Machine>(self) -> u64 {
+        match self {
+            Kind::OPEN_STACK => M::PAGE.offset(GUARD_PAGES).unwrap_or(u64::MAX),
+            kind => kind.reserve(),
+        }
+    }
+
+    /// The kind at another address: a stack with a reserve does not grow where it was moved to.
     pub(crate) fn moved(self) -> Kind {
         match self {
+            Kind::OPEN_STACK => self,
             Kind::Stack { .. } => Kind::Normal,
             kind => kind,
         }
@@ -178,6 +208,7 @@ impl Kind {
     /// The kind of the upper of two parts.
     pub(crate) fn of_upper(self) -> Kind {
         match self {
+            Kind::OPEN_STACK => self,
             Kind::Stack { .. } => Kind::UPPER_STACK,
             kind => kind,
         }
@@ -186,7 +217,7 @@ impl Kind {
     /// Whether an entry of this kind can take in one of kind `next` that follows it.
     fn continues_in(self, next: Kind) -> bool {
         match (self, next) {
-            (Kind::Normal, Kind::Normal) => true,
+            (Kind::Normal, Kind::Normal) | (Kind::OPEN_STACK, Kind::OPEN_STACK) => true,
             // What is left for the lower one to grow by is the stack's; the upper one has none.
             (Kind::Stack { .. }, next) => next == Kind::UPPER_STACK,
             (Kind::PageTable(directory), next) => next == Kind::PageTable(directory),
@@ -196,6 +227,18 @@ impl Kind {
 }
 
 impl Flags {
+    const MARKS_SHIFT: u32 = 11;
+
+    /// The marks with these bits, of which there are four.
+    pub(crate) fn of_marks(bits: u8) -> Flags {
+        Flags::from_bits_truncate(u16::from(bits) << Self::MARKS_SHIFT) & Flags::MARKS
+    }
+
+    /// The bits of the marks.
+    pub(crate) fn marks(self) -> u8 {
+        ((self & Flags::MARKS).bits() >> Self::MARKS_SHIFT) as u8
+    }
+
     /// Copied on write, and not copied yet.
     pub(crate) const COPIED: Flags = Flags::COPY_ON_WRITE.union(Flags::NEEDS_COPY);
 }
@@ -220,6 +263,11 @@ impl Entry {
 
     pub(crate) fn range(&self) -> VirtRange {
         VirtRange::new(self.start, self.end).unwrap_or_default()
+    }
+
+    /// What translations of the entry may allow.
+    pub(crate) fn reach<M: Machine>(&self) -> Prot {
+        with_loads::<M>(self.prot)
     }
 
     /// The length in pages.

@@ -374,7 +374,7 @@ impl<M: Machine> Edit<'_, M> {
         let ceiling = |start: u64| match map.tree.floor(&self.vm.map_nodes, start) {
             Some(found) if found.start == start => Handle::from_raw(found.id)
                 .map_or(start, |h: EntryHandle| {
-                    start.saturating_sub(map.get(self.vm, h).kind().reserve())
+                    start.saturating_sub(map.get(self.vm, h).kind().kept_free::<M>())
                 }),
             _ => start,
         };

@@ -46,13 +46,16 @@ pub struct EntryInfo {
     pub no_sync: bool,
     /// Whether the range is left out of core dumps.
     pub no_core: bool,
+    /// The marks of [`crate::Advice::Mark`].
+    pub marks: u8,
     /// The map that says what is there, if this is a submap (M06).
     pub submap: Option<SpaceId>,
     /// The directory, if this is a virtual page table (M18).
     pub page_directory: Option<TableEntry>,
     /// Whether the kernel provides the pages (M19).
     pub provided: bool,
-    /// The object behind a pager at the end of the chain, and where in it the range begins, in
+    /// The object at the end of the chain if it is a file's (behind a pager, or a file that is
+    /// memory), and where in it the range begins, in
     /// bytes. The object stays alive only as long as the range is mapped.
     pub file: Option<(ObjectId, u64)>,
 }
@@ -86,6 +89,7 @@ impl<M: Machine> Space<'_, M> {
             behavior: entry.behavior,
             no_sync: entry.has(Flags::NO_SYNC),
             no_core: entry.has(Flags::NO_CORE),
+            marks: entry.flags.marks(),
             user_wired: entry.has(Flags::USER_WIRED),
             copy_on_write: entry.has(Flags::COPY_ON_WRITE),
             needs_copy: entry.has(Flags::NEEDS_COPY),
@@ -152,7 +156,7 @@ impl<M: Machine> Space<'_, M> {
 }
 
 impl<M: Machine> crate::Vm<M> {
-    /// The object at the end of a chain, if it is behind a pager, and where in it page `offset`
+    /// The object at the end of a chain, if it is a file's, and where in it page `offset`
     /// of `object` is.
     pub(crate) fn bottom_file(
         &self,
@@ -165,6 +169,6 @@ impl<M: Machine> crate::Vm<M> {
             at = (backing.object, at.1 + backing.offset);
             state = self.lock_backing(backing.object);
         }
-        state.is_paged().then_some(at)
+        state.is_file().then_some(at)
     }
 }

@@ -51,7 +51,7 @@ use bsdvm_machine::sync::atomic::{AtomicU64, Ordering};
 use bsdvm_machine::{Channel, Machine, VirtAddr, VirtRange};
 pub(crate) use edit::{Edit, Need};
 pub use entry::{Behavior, Inherit, Sharing};
-pub(crate) use entry::{Entry, EntryHandle, Flags, Kind};
+pub(crate) use entry::{Entry, EntryHandle, Flags, Kind, with_loads};
 pub use hint::Randomize;
 pub use insert::{MapError, Mapping, MappingBacking as Backing, Placement};
 pub use lookup::EntryInfo;

@@ -1,6 +1,6 @@
 //! Protect (M07): all or nothing against the maximum protection.
 
-use super::{MapError, Need};
+use super::{MapError, Need, with_loads};
 use crate::show::Verb;
 use crate::space::Space;
 use bsdvm_machine::{Machine, Prot, VirtRange};
@@ -62,7 +62,7 @@ impl<M: Machine> Space<'_, M> {
                 entry.max_prot = prot;
             }
             if !new.contains(old.prot) {
-                edit.lower(old.range(), new);
+                edit.lower(old.range(), with_loads::<M>(new));
             }
         });
         edit.simplify(range);

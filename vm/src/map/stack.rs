@@ -1,6 +1,7 @@
 //! Stacks: room for the maximum, memory for what is used (S08, S09).
 
-use super::{Edit, Entry, EntryHandle, Inherit, Kind, MapError, Need};
+use super::entry::GUARD_PAGES;
+use super::{Edit, Entry, EntryHandle, Flags, Inherit, Kind, MapError, Need};
 use crate::show::Verb;
 use crate::space::Space;
 use bsdvm_machine::{Machine, Prot, VirtAddr, VirtRange};
@@ -114,6 +115,29 @@ impl<'v, M: Machine> Space<'v, M> {
         Ok(range)
     }
 
+    /// Makes an open stack of the private memory in `range`, a range of whole pages: it grows down
+    /// on faults below it wherever there is room, as far as the limits allow
+    /// ([`Space::set_growth_limits`]), and stays 256 pages away from what can be accessed below. As
+    /// many are kept free when a place is chosen for a mapping. What is split off it grows too,
+    /// and so does what is moved. Holes and whatever else is mapped are skipped.
+    ///
+    /// Errors: [`MapError::InvalidAddress`], [`MapError::NoMemory`]; nothing is changed then.
+    pub fn open_stack(self, range: VirtRange) -> Result<(), MapError> {
+        if !M::PAGE.is_aligned_range(range) {
+            return Err(MapError::InvalidAddress);
+        }
+        let mut edit = self.edit(range, Need::CLIP)?;
+        edit.clip_range(range);
+        edit.each(range, |edit, handle| {
+            let entry = edit.get_mut(handle);
+            if entry.kind() == Kind::Normal && entry.is_private() {
+                entry.kind = Kind::OPEN_STACK.pack();
+            }
+        });
+        edit.simplify(range);
+        Ok(())
+    }
+
     /// Sets how far stacks may grow from now on (S09). A child inherits it.
     pub fn set_growth_limits(self, limits: GrowthLimits) {
         self.write_map().limits = limits;
@@ -170,20 +194,20 @@ impl<'v, M: Machine> Space<'v, M> {
         };
         let page = M::PAGE;
         let least = entry.start.bytes_above(page.floor(va));
-        let unit = page.offset(GROWTH_PAGES).unwrap_or(least);
-        // A neighbour may have been mapped into the reserve since.
-        let floor = edit
-            .map
-            .find_below(edit.vm, entry.start)
-            .map_or(edit.map.range.start(), |h| edit.get(h).end);
+        let open = entry.kind() == Kind::OPEN_STACK;
+        let size = edit.stack_size(handle);
+        let unit = match open {
+            // As little as can be seen, but not so little that a deep stack is all small pieces.
+            true => page.offset((page.index(size) / 16).clamp(1, GROWTH_PAGES)),
+            false => page.offset(GROWTH_PAGES),
+        };
+        let unit = unit.unwrap_or(least);
+        let floor = edit.floor_of_growth(&entry);
         let room = entry.start.bytes_above(floor).min(entry.kind().reserve());
         if edit.map.exiting || least > room {
             return Ok(None);
         }
-        let allowed = edit
-            .map
-            .limits
-            .room::<M>(edit.stack_size(handle), edit.map.bytes);
+        let allowed = edit.map.limits.room::<M>(size, edit.map.bytes);
         if least > allowed {
             return Err(MapError::NoSpace);
         }
@@ -195,7 +219,13 @@ impl<'v, M: Machine> Space<'v, M> {
             .map_err(|_| MapError::ChargeLimit)?;
         let start = VirtAddr(entry.start.0 - grow);
         let range = VirtRange::new(start, entry.start).unwrap_or_default();
-        edit.get_mut(handle).kind = Kind::UPPER_STACK.pack();
+        let kind = match open {
+            true => entry.kind(),
+            false => Kind::Stack {
+                reserve: room - grow,
+            },
+        };
+        edit.get_mut(handle).kind = kind.of_upper().pack();
         edit.link(Entry {
             start,
             end: entry.start,
@@ -203,13 +233,12 @@ impl<'v, M: Machine> Space<'v, M> {
             prot: entry.prot,
             max_prot: entry.max_prot,
             inherit: entry.inherit,
-            kind: Kind::Stack {
-                reserve: room - grow,
-            }
-            .pack(),
+            behavior: entry.behavior,
+            flags: entry.flags & Flags::NO_CORE,
+            kind: kind.pack(),
             ..Entry::VACANT
         });
-        let wire = edit.map.wire_future;
+        let wire = edit.map.wire_future || entry.has(Flags::USER_WIRED);
         edit.simplify(range);
         Ok(Some(Grown {
             range,
@@ -232,13 +261,29 @@ fn one_page<M: Machine>(va: VirtAddr) -> VirtRange {
 }
 
 impl<M: Machine> Edit<'_, M> {
+    /// How far down the stack that begins with `lowest` may grow: a neighbour may be in its
+    /// reserve, and one that can be reached keeps its distance from an open stack.
+    fn floor_of_growth(&self, lowest: &Entry) -> VirtAddr {
+        let bottom = self.map.range.start();
+        let Some(below) = self.map.find_below(self.vm, lowest.start) else {
+            return bottom;
+        };
+        let below = self.get(below);
+        let apart = lowest.kind() == Kind::OPEN_STACK
+            && !below.prot.is_empty()
+            && !matches!(below.kind(), Kind::Stack { .. });
+        let guard = M::PAGE.offset(GUARD_PAGES).filter(|_| apart).unwrap_or(0);
+        let floor = below.end.checked_add(guard).unwrap_or(lowest.start);
+        floor.min(lowest.start)
+    }
+
     /// Bytes of the stack whose lowest entry is `lowest`.
     fn stack_size(&self, lowest: EntryHandle) -> u64 {
         let first = self.get(lowest);
         let mut last = first;
         while let Some(next) = last.next.map(|next| self.get(next))
             && next.start == last.end
-            && next.kind() == Kind::UPPER_STACK
+            && matches!(next.kind(), Kind::UPPER_STACK | Kind::OPEN_STACK)
         {
             last = next;
         }

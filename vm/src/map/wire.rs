@@ -36,6 +36,18 @@ impl<'v, M: Machine> Space<'v, M> {
         done
     }
 
+    /// Wires `range`, a range of whole pages without a hole, for its user, and brings no page in:
+    /// each is wired when it is touched next. What is in memory is unmapped for that.
+    ///
+    /// Errors: those of [`Space::wire`] that are not a page's own; nothing is changed then.
+    pub fn wire_on_fault(self, range: VirtRange) -> Result<(), MapError> {
+        let done = self
+            .begin_wiring(range, Wirer::User, true)
+            .map(|()| self.end_wiring(range, range.end(), None));
+        self.trace_change(Verb::Wire(WiredBy::User), range, &done);
+        done
+    }
+
     /// Wires `range`, a range of whole pages without a hole, once more for the kernel (W02):
     /// wirings are counted, and each is ended by an [`Space::unwire_kernel`] of its own.
     ///
@@ -71,7 +83,9 @@ impl<'v, M: Machine> Space<'v, M> {
         Ok(())
     }
 
-    fn wire_for(self, range: VirtRange, who: Wirer) -> Result<(), MapError> {
+    /// Marks the entries of a range as wired by `who` and in transition. With `unmap` those that
+    /// were not wired lose their translations.
+    fn begin_wiring(self, range: VirtRange, who: Wirer, unmap: bool) -> Result<(), MapError> {
         if !M::PAGE.is_aligned_range(range) {
             return Err(MapError::InvalidAddress);
         }
@@ -94,17 +108,22 @@ impl<'v, M: Machine> Space<'v, M> {
             entries = count;
         };
         edit.clip_range(range);
-        edit.each(range, |edit, handle| edit.begin_wiring(handle, who));
-        drop(edit);
+        edit.each(range, |edit, handle| {
+            edit.begin_wiring(handle, who);
+            let entry = edit.get(handle);
+            if unmap && entry.has(Flags::WIRING) {
+                edit.unmap(entry.range());
+            }
+        });
+        Ok(())
+    }
+
+    fn wire_for(self, range: VirtRange, who: Wirer) -> Result<(), MapError> {
+        self.begin_wiring(range, who, false)?;
         let result = self.wire_pages(range);
         let upto = result.map_or_else(|(at, _)| at, |()| range.end());
         self.end_wiring(range, upto, result.is_err().then_some(who));
-        result.map_err(|(_, why)| match why {
-            FaultError::Pager(e) => MapError::Pager(e),
-            FaultError::BeyondEnd => MapError::BeyondEnd,
-            FaultError::NoMemory => MapError::NoMemory,
-            _ => MapError::Hole,
-        })
+        result.map_err(|(_, why)| wiring_error(why))
     }
 
     /// Ends the user's wiring of `range`, a range of whole pages.
@@ -232,6 +251,15 @@ impl<'v, M: Machine> Space<'v, M> {
         if let Ok(mut edit) = self.edit(VirtRange::default(), Need::default()) {
             edit.simplify(range);
         }
+    }
+}
+
+fn wiring_error(why: FaultError) -> MapError {
+    match why {
+        FaultError::Pager(e) => MapError::Pager(e),
+        FaultError::BeyondEnd => MapError::BeyondEnd,
+        FaultError::NoMemory => MapError::NoMemory,
+        _ => MapError::Hole,
     }
 }
 

@@ -97,6 +97,17 @@ impl<M: Machine> Vm<M> {
         Ok(ObjectId(object))
     }
 
+    /// Makes a file of `bytes` bytes that is memory, with one reference: a zero-filled object whose
+    /// contents stay its own. What maps it privately shows it again after
+    /// [`crate::Space::discard`], as with an object behind a pager.
+    ///
+    /// Errors: [`ObjectError::NoMemory`], [`ObjectError::ChargeLimit`].
+    pub fn object_create_memory_file(&self, bytes: u64) -> Result<ObjectId, ObjectError> {
+        let object = self.object_create_anonymous(bytes)?;
+        self.lock_object(object.0).file = true;
+        Ok(object)
+    }
+
     /// The object behind an id, to which the caller has a reference.
     pub fn object(&self, id: ObjectId) -> Object<'_, M> {
         Object {
@@ -196,6 +207,39 @@ impl<'v, M: Machine> Object<'v, M> {
             }
             return Ok(());
         }
+    }
+
+    /// Makes `len` bytes from byte `offset` zero: whole pages go, in memory and in translations,
+    /// and the rest is written. The size stays. For objects that are zero-filled; what is behind
+    /// a pager has to be cleared there first.
+    ///
+    /// Errors: [`ObjectError`]; some of it may be zero then.
+    pub fn clear(self, offset: u64, len: u64) -> Result<(), ObjectError> {
+        let page = M::PAGE;
+        let end = offset.saturating_add(len).min(self.size());
+        let first = page.count(offset);
+        let last = page.index(end);
+        if first > last {
+            return self.write_zeroes(offset, end);
+        }
+        let (low, high) = (page.offset(first), page.offset(last));
+        self.write_zeroes(offset, low.unwrap_or(end).min(end))?;
+        self.write_zeroes(high.unwrap_or(end).max(offset), end)?;
+        let mut limbo = Limbo::new(self.vm);
+        let mut state = self.vm.lock_object(self.handle);
+        self.vm.remove_pages(&mut state, first, last, &mut limbo);
+        Ok(())
+    }
+
+    fn write_zeroes(self, from: u64, to: u64) -> Result<(), ObjectError> {
+        const ZEROES: [u8; 512] = [0; 512];
+        let mut at = from;
+        while at < to {
+            let now = (to - at).min(ZEROES.len() as u64);
+            self.write(at, &ZEROES[..now as usize])?;
+            at += now;
+        }
+        Ok(())
     }
 
     /// Reads at byte `offset`, through the object's pages; what is missing is paged in. Gives the

@@ -46,6 +46,7 @@ impl<M: Machine> Vm<M> {
                 backing: None,
                 shadows: None,
                 shadow_count: 0,
+                file: false,
                 one_mapping: false,
                 charge: 0,
                 revokes: 0,
@@ -114,6 +115,7 @@ impl<M: Machine> Vm<M> {
         state.backing = None;
         state.shadows = None;
         state.shadow_count = 0;
+        state.file = false;
         state.one_mapping = matches!(kind, Kind::Anonymous);
         state.charge = charge;
         state.revokes += 1;

@@ -124,6 +124,8 @@ pub(crate) struct ObjectState {
     /// First of the objects that shadow this one, and how many they are.
     pub(crate) shadows: Option<ObjectHandle>,
     pub(crate) shadow_count: u32,
+    /// The object is a file that is memory: what it has stays its own, whoever shadows it.
+    pub(crate) file: bool,
     /// Every reference is an entry of one map, and no two map the same page.
     pub(crate) one_mapping: bool,
     /// Pages of reservation that the object carries.
@@ -165,8 +167,15 @@ impl ObjectState {
         }
     }
 
+    /// Whether who shadows the object may take its pages over once nobody else refers to it.
     pub(crate) fn is_anonymous(&self) -> bool {
-        matches!(self.kind, Kind::Anonymous)
+        matches!(self.kind, Kind::Anonymous) && !self.file
+    }
+
+    /// Whether the object is what a mapping shows in the end: private pages that are given up
+    /// show it again.
+    pub(crate) fn is_file(&self) -> bool {
+        self.is_paged() || self.file
     }
 
     /// Whether contents are the object's alone, so that a copy of it is a copy of its pages.

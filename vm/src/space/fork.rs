@@ -167,7 +167,7 @@ impl<'v, M: Machine> Space<'v, M> {
             }
             let pages = entry.pages::<M>();
             let need = Need::default().and(1, 0);
-            let copy = vm.copy_chain(object, entry.offset, pages, pages)?;
+            let copy = vm.copy_chain(&entry, object)?;
             *unused -= pages;
             match child.edit(VirtRange::default(), need) {
                 Ok(mut edit) => {

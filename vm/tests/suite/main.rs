@@ -16,6 +16,7 @@ mod maps;
 mod model;
 mod moves;
 mod objects;
+mod open;
 mod paging;
 mod races;
 mod show;

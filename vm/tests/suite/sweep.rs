@@ -5,7 +5,7 @@ use crate::common::{
     Files, MemorySwap, PAGE, TestVm, anon, at, check, check_empty, get, pages, put, vm,
 };
 use bsdvm::{
-    Access, FaultError, Inherit, MapError, Mapping, ObjectError, ObjectId, Placement, Prot,
+    Access, Advice, FaultError, Inherit, MapError, Mapping, ObjectError, ObjectId, Placement, Prot,
     Sharing, Space, SpaceError, SpaceId, SwapError,
 };
 use bsdvm_sim::{InjectKind, Sim};
@@ -281,6 +281,12 @@ fn changes_of_entries_fail_whole() {
         s.space().stack(at(44), PAGE * 8, PAGE, Prot::RW)
     });
     sweep("grow a stack", nothing, |s| s.space().grow_stack(at(52)));
+    sweep("open a stack", nothing, |s| {
+        s.space().open_stack(pages(3, 2))
+    });
+    sweep("mark", nothing, |s| {
+        s.space().advise(pages(3, 2), Advice::Mark(1))
+    });
 }
 
 #[test]
@@ -312,6 +318,9 @@ fn wire_fails_whole() {
     sweep("wire a file", nothing, |s| s.space().wire(pages(10, 4)));
     sweep("wire around what is wired", nothing, |s| {
         s.space().wire(pages(24, 4))
+    });
+    sweep("wire on fault", nothing, |s| {
+        s.space().wire_on_fault(pages(2, 6))
     });
     sweep("unwire", nothing, |s| s.space().unwire(pages(25, 1)));
 }
