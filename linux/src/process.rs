@@ -169,8 +169,7 @@ impl<P: Platform> Process<P> {
         space: Arc<AddressSpace<P>>,
         files: Arc<FdTable<P>>,
         creds: Creds,
-        flags: u32,
-        born: u64,
+        (flags, born): (u32, u64),
     ) -> Arc<Process<P>> {
         let shared = self.shared.lock();
         let copy = Shared {

@@ -276,10 +276,9 @@ impl<P: Platform> Task<P> {
                 false => Arc::new(files.forked()),
             };
             let (creds, now) = (self.creds(), self.sys.now());
-            let flags = wanted.flags;
             let child = self
                 .process
-                .child(tid, space.clone(), files, creds, flags, now);
+                .child(tid, space.clone(), files, creds, (wanted.flags, now));
             if wanted.clears {
                 child.signals.lock().reset_for_exec();
             }
