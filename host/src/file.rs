@@ -5,6 +5,7 @@ use crate::{errno, terminal};
 use bsdvm_linux::Errno;
 use bsdvm_linux::platform::{DirEntry, FileStat, FsStat, HostFile, TerminalAnswer, TerminalCall};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use rustix::fs::inotify::WatchFlags;
 use rustix::fs::{AtFlags, FallocateFlags, Gid, Mode, OFlags, RawDir, SeekFrom, StatxFlags, Uid};
 use std::mem::MaybeUninit;
 
@@ -152,6 +153,16 @@ impl HostFile for OpenHostFile {
 
     fn set_flags(&self, flags: u32) -> Result<(), Errno> {
         rustix::fs::fcntl_setfl(&self.fd, OFlags::from_bits_retain(flags)).map_err(errno)
+    }
+
+    fn watch(&self, path: &[u8], mask: u32) -> Result<u32, Errno> {
+        let mask = WatchFlags::from_bits_retain(mask);
+        let number = rustix::fs::inotify::add_watch(&self.fd, path, mask).map_err(errno)?;
+        Ok(number as u32)
+    }
+
+    fn unwatch(&self, number: u32) -> Result<(), Errno> {
+        rustix::fs::inotify::remove_watch(&self.fd, number as i32).map_err(errno)
     }
 
     fn duplicate(&self) -> Result<OpenHostFile, Errno> {

@@ -167,6 +167,12 @@ impl Platform for HostPlatform {
         path::open(base, path, flags, mode)
     }
 
+    fn watcher(&self) -> Result<OpenHostFile, Errno> {
+        let flags = rustix::fs::inotify::CreateFlags::CLOEXEC;
+        let queue = rustix::fs::inotify::init(flags).map_err(errno)?;
+        Ok(OpenHostFile::new(queue))
+    }
+
     fn stat(
         &self,
         base: Base<'_, OpenHostFile>,

@@ -295,6 +295,16 @@ pub trait HostFile: Send + Sync + 'static {
     fn flags(&self) -> Result<u32, Errno>;
     /// `F_SETFL`.
     fn set_flags(&self, flags: u32) -> Result<(), Errno>;
+    /// Watches a path, if this is a queue of [`Platform::watcher`]: the watch's number.
+    fn watch(&self, path: &[u8], mask: u32) -> Result<u32, Errno> {
+        let _ = (path, mask);
+        Err(Errno::EINVAL)
+    }
+    /// Ends a watch.
+    fn unwatch(&self, number: u32) -> Result<(), Errno> {
+        let _ = number;
+        Err(Errno::EINVAL)
+    }
     /// The same open file once more, as `dup` gives it.
     fn duplicate(&self) -> Result<Self, Errno>
     where
@@ -448,6 +458,11 @@ pub trait Platform: Sized + Send + Sync + 'static {
         flags: u32,
         mode: u32,
     ) -> Result<Self::File, Errno>;
+
+    /// A queue of what happens to files that are watched (`inotify_init`).
+    fn watcher(&self) -> Result<Self::File, Errno> {
+        Err(Errno::ENOSYS)
+    }
 
     /// `stat` or `lstat` of a path.
     fn stat(

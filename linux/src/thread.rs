@@ -31,6 +31,8 @@ pub(crate) struct Thread<P: Platform> {
     pub(crate) user_before: AtomicU64,
     /// Nanoseconds of its supervisor, as of when that last told.
     pub(crate) system_time: AtomicU64,
+    /// The processors that it was told to run on: kept and told.
+    pub(crate) affinity: AtomicU64,
     /// Faults that were resolved.
     pub(crate) faults: AtomicU64,
     pub(crate) creds: Lock<P, Creds, { rank::THREAD }>,
@@ -56,6 +58,7 @@ impl<P: Platform> Thread<P> {
             slack: crate::syscall::prctl::slack(),
             user_before: AtomicU64::new(0),
             system_time: AtomicU64::new(0),
+            affinity: AtomicU64::new(u64::MAX),
             faults: AtomicU64::new(0),
             creds: Lock::<P, _, { rank::THREAD }>::new(creds),
             sleeping: AtomicU64::new(0),

@@ -7,7 +7,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <poll.h>
 #include <sys/file.h>
+#include <sys/inotify.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -270,6 +272,61 @@ static void names(void) {
     close(f);
 }
 
+static void watches(void) {
+    char t[4096];
+    int f = inotify_init1(IN_NONBLOCK);
+    int w = inotify_add_watch(f, ".", IN_CREATE | IN_DELETE);
+    SAY(w > 0);
+    SAY(read(f, t, sizeof t));
+    close(open("new", O_CREAT | O_WRONLY, 0600));
+    unlink("new");
+    struct pollfd p = {f, POLLIN};
+    SAY(poll(&p, 1, -1));
+    long n = read(f, t, sizeof t);
+    for (char *at = t; at < t + n;) {
+        struct inotify_event *e = (void *)at;
+        printf("%d %x %s\n", e->wd == w, e->mask, e->name);
+        at += sizeof *e + e->len;
+    }
+    SAY(read(f, t, 3));
+    SAY(inotify_add_watch(f, "none", IN_CREATE));
+    SAY(inotify_add_watch(f, ".", 0));
+    SAY(inotify_rm_watch(f, w));
+    SAY(inotify_rm_watch(f, w));
+    SAY(inotify_add_watch(0, ".", IN_CREATE));
+    SAY(inotify_add_watch(99, ".", IN_CREATE));
+    SAY(inotify_init1(1));
+    close(f);
+}
+
+static void remaps(void) {
+    int r = open("remapped", O_RDWR | O_CREAT, 0600);
+    ftruncate(r, 4 * 4096);
+    char *p = mmap(0, 4 * 4096, PROT_READ | PROT_WRITE, MAP_SHARED, r, 0);
+    for (int i = 0; i < 4; i++) p[i * 4096] = 'a' + i;
+    SAY(remap_file_pages(p, 4096, 0, 3, 0));
+    SAY(remap_file_pages(p + 3 * 4096, 4096, 0, 0, 0));
+    printf("%c%c%c%c\n", p[0], p[4096], p[8192], p[12288]);
+    p[0] = 'z';
+    SAY(remap_file_pages(p + 4096, 4096, 0, 3, 0));
+    printf("%c%c%c%c\n", p[0], p[4096], p[8192], p[12288]);
+    SAY(remap_file_pages(p, 4096, PROT_READ, 0, 0));
+    SAY(remap_file_pages(p, 0, 0, 0, 0));
+    char *q = mmap(0, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    SAY(remap_file_pages(q, 4096, 0, 0, 0));
+    munmap(q, 4096);
+    SAY(remap_file_pages(q, 4096, 0, 0, 0));
+    int f = syscall(SYS_pidfd_open, getpid(), 0);
+    struct iovec v[2] = {{p, 8192}, {p + 8192, 4096}}, hole = {q, 4096};
+    SAY(syscall(SYS_process_madvise, f, v, 2, MADV_COLD, 0));
+    SAY(syscall(SYS_process_madvise, f, v, 2, MADV_COLD, 1));
+    SAY(syscall(SYS_process_madvise, f, &hole, 1, MADV_COLD, 0));
+    SAY(syscall(SYS_process_madvise, f, v, 2, 99, 0));
+    SAY(syscall(SYS_process_madvise, 99, v, 2, MADV_COLD, 0));
+    SAY(syscall(SYS_process_madvise, 0, v, 2, MADV_COLD, 0));
+    close(f);
+}
+
 int main(void) {
     setvbuf(stdout, 0, _IOFBF, 1 << 16);
     if (!mkdtemp(dir) || chdir(dir)) return 2;
@@ -277,6 +334,8 @@ int main(void) {
     sizes();
     copies();
     names();
+    watches();
+    remaps();
     fflush(stdout);
     return system("rm -r /tmp/files??????");
 }

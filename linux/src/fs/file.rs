@@ -482,7 +482,8 @@ impl<P: Platform> HostOpen<P> {
     pub(crate) fn waits(&self) -> bool {
         match self.kind {
             abi::S_IFCHR => self.rdev.0 != 1,
-            kind => matches!(kind, abi::S_IFIFO | abi::S_IFSOCK),
+            // What has no type at all is a queue of events, or the like.
+            kind => matches!(kind, 0 | abi::S_IFIFO | abi::S_IFSOCK),
         }
     }
 

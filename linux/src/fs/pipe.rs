@@ -22,6 +22,8 @@ pub(crate) const ATOMIC: usize = 4096;
 #[derive(Debug, Default)]
 pub(crate) struct Buffer {
     bytes: VecDeque<u8>,
+    /// How much it holds, less [`CAPACITY`].
+    more: isize,
     readers: u32,
     writers: u32,
 }
@@ -37,6 +39,14 @@ pub(crate) enum Attempt<T> {
 }
 
 impl Buffer {
+    fn capacity(&self) -> usize {
+        CAPACITY.saturating_add_signed(self.more)
+    }
+
+    fn room(&self) -> usize {
+        self.capacity().saturating_sub(self.bytes.len())
+    }
+
     /// Takes up to `max` bytes; none when nobody will write any more.
     fn take(&mut self, max: usize) -> Attempt<Vec<u8>> {
         if self.bytes.is_empty() && max > 0 {
@@ -55,8 +65,7 @@ impl Buffer {
         if self.readers == 0 {
             return Attempt::Broken;
         }
-        let room = CAPACITY - self.bytes.len();
-        let fits = room.min(bytes.len());
+        let fits = self.room().min(bytes.len());
         if fits == 0 || (bytes.len() <= ATOMIC && fits < bytes.len()) {
             return if bytes.is_empty() {
                 Attempt::Done(0)
@@ -98,6 +107,7 @@ impl<P: Platform> Pipe<P> {
             id: sys.next_id(),
             buffer: Lock::<P, _, { rank::PIPE }>::new(Buffer {
                 bytes: VecDeque::new(),
+                more: 0,
                 readers: 1,
                 writers: 1,
             }),
@@ -168,6 +178,23 @@ impl<P: Platform> PipeEnd<P> {
         put
     }
 
+    /// How much the pipe holds.
+    pub(crate) fn capacity(&self) -> usize {
+        self.pipe.buffer.lock().capacity()
+    }
+
+    /// Makes it hold so much, unless there is more in it: `false`.
+    pub(crate) fn set_capacity(&self, bytes: usize) -> bool {
+        let mut buffer = self.pipe.buffer.lock();
+        if buffer.bytes.len() > bytes {
+            return false;
+        }
+        buffer.more = bytes as isize - CAPACITY as isize;
+        drop(buffer);
+        self.pipe.changed();
+        true
+    }
+
     /// The bytes that can be read now.
     pub(crate) fn readable(&self) -> usize {
         self.pipe.buffer.lock().bytes.len()
@@ -188,7 +215,7 @@ impl<P: Platform> PipeEnd<P> {
                 }
             }
             End::Write => {
-                if CAPACITY - buffer.bytes.len() >= ATOMIC {
+                if buffer.room() >= ATOMIC {
                     bits |= abi::POLLOUT | abi::POLLWRNORM;
                 }
                 if buffer.readers == 0 {
@@ -220,6 +247,7 @@ mod tests {
     fn open() -> Buffer {
         Buffer {
             bytes: VecDeque::new(),
+            more: 0,
             readers: 1,
             writers: 1,
         }

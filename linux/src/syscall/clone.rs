@@ -286,6 +286,8 @@ impl<P: Platform> Task<P> {
         };
         let thread = Thread::new(tid, &cpu, self.creds());
         self.inherit_signals(&thread, wanted);
+        let affinity = self.thread.affinity.load(Ordering::Relaxed);
+        thread.affinity.store(affinity, Ordering::Relaxed);
         let mut child = Task::new(self.sys, process, thread, cpu, space);
         child.regs = self.regs;
         child.regs.rax = 0;

@@ -6,7 +6,7 @@ use crate::errno::Errno;
 use crate::fs::file::{Kind, OpenFile};
 use crate::fs::memfile::MemFile;
 use crate::fs::path::{Own, is_own_terminal};
-use crate::fs::pipe::{CAPACITY, Pipe};
+use crate::fs::pipe::{Pipe, PipeEnd};
 use crate::fs::proc::Node;
 use crate::fs::table::OnExec;
 use crate::platform::{DirEntry, HostFile, Platform};
@@ -20,6 +20,7 @@ use linux_raw_sys::ioctl;
 const RLIMIT_NOFILE: u32 = 7;
 const CLOSE_RANGE_CLOEXEC: u32 = 4;
 const F_DUPFD_CLOEXEC: u32 = 1030;
+const F_SETPIPE_SZ: u32 = 1031;
 const F_GETPIPE_SZ: u32 = 1032;
 
 impl<P: Platform> Task<P> {
@@ -238,6 +239,23 @@ impl<P: Platform> Task<P> {
         Ok(0)
     }
 
+    /// Whole pages, a power of two of them.
+    fn set_pipe_size(&self, pipe: &PipeEnd<P>, wanted: u32) -> Answer {
+        const MOST: u32 = 1 << 20;
+        if wanted == 0 || wanted > 1 << 31 {
+            return Err(Errno::EINVAL);
+        }
+        if wanted > MOST && !self.capable(cap::SYS_RESOURCE) {
+            return Err(Errno::EPERM);
+        }
+        let bytes = wanted.max(4096).next_power_of_two();
+        if pipe.set_capacity(bytes as usize) {
+            Ok(u64::from(bytes))
+        } else {
+            Err(Errno::EBUSY)
+        }
+    }
+
     /// What was closed goes, and this process's locks of it.
     pub(super) fn closed_all(&self, files: Vec<Arc<OpenFile<P>>>) {
         for file in &files {
@@ -311,8 +329,9 @@ impl<P: Platform> Task<P> {
                 Kind::Memory(memory) => memory.seals().map(u64::from).ok_or(Errno::EINVAL),
                 _ => Err(Errno::EINVAL),
             },
-            F_GETPIPE_SZ => match &file.kind {
-                Kind::Pipe(_) => Ok(CAPACITY as u64),
+            F_GETPIPE_SZ | F_SETPIPE_SZ => match &file.kind {
+                Kind::Pipe(pipe) if command as u32 == F_GETPIPE_SZ => Ok(pipe.capacity() as u64),
+                Kind::Pipe(pipe) => self.set_pipe_size(pipe, arg as u32),
                 _ => Err(Errno::EBADF),
             },
             _ => Err(Errno::EINVAL),

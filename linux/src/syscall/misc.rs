@@ -1,12 +1,16 @@
 //! What belongs nowhere else: the system's name and limits, chance, the scheduler.
 
 use super::{Answer, Args, Calls};
+use crate::creds::cap;
 use crate::errno::Errno;
 use crate::platform::Platform;
+use crate::process::INIT;
 use crate::system::Linux;
-use crate::thread::Task;
+use crate::thread::{Task, Thread};
+use alloc::sync::Arc;
 use alloc::vec;
 use bsdvm::Host;
+use core::sync::atomic::Ordering;
 use linux_raw_sys::general as abi;
 
 const RANDOM_CHUNK: usize = 4096;
@@ -79,34 +83,59 @@ impl<P: Platform> Task<P> {
         Ok(0)
     }
 
+    /// A thread by number, 0 being this one.
+    fn scheduled(&self, pid: u64) -> Result<Arc<Thread<P>>, Errno> {
+        if pid as u32 == 0 {
+            return Ok(self.thread.clone());
+        }
+        let table = self.sys.processes.lock();
+        let mut threads = table.records.values().flat_map(|r| r.threads.iter());
+        let found = threads.find(|t| t.tid() == pid as u32);
+        found.cloned().ok_or(Errno::ESRCH)
+    }
+
     fn sched_getaffinity(&mut self, [pid, len, to, ..]: Args) -> Answer {
-        self.check_scheduled(pid)?;
         let cpus = self.sys.vm.machine().cpus();
         let need = cpus.div_ceil(64) * 8;
-        if (len as usize) < need || len % 8 != 0 {
+        if (len as u32 as usize) < need || len % 8 != 0 {
             return Err(Errno::EINVAL);
         }
+        let allowed = self.scheduled(pid)?.affinity.load(Ordering::Relaxed);
         let mut mask = vec![0u8; need];
-        for cpu in 0..cpus {
+        for cpu in (0..cpus).filter(|c| *c >= 64 || allowed >> c & 1 != 0) {
             mask[cpu / 8] |= 1 << (cpu % 8);
         }
         self.write_user(to, &mask)?;
         Ok(need as u64)
     }
 
-    /// Where threads run is the machine's choice: any set with a processor in it will do.
+    /// Where threads run is the machine's choice: a set with a processor in it is kept and told.
     fn sched_setaffinity(&mut self, [pid, len, from, ..]: Args) -> Answer {
-        self.check_scheduled(pid)?;
         let cpus = self.sys.vm.machine().cpus();
-        let mask = self.bytes(from, (len as usize).min(128))?;
-        let some = (0..cpus).any(|c| mask.get(c / 8).is_some_and(|b| b >> (c % 8) & 1 != 0));
-        if some { Ok(0) } else { Err(Errno::EINVAL) }
+        let mask = self.bytes(from, (len as u32 as usize).min(128))?;
+        let thread = self.scheduled(pid)?;
+        if !Arc::ptr_eq(&thread, &self.thread) {
+            let (me, other) = (self.creds(), thread.creds.lock().clone());
+            if !me.owns(&other) && !me.capable(cap::SYS_NICE) {
+                return Err(Errno::EPERM);
+            }
+        }
+        let has = |c: usize| mask.get(c / 8).is_some_and(|b| b >> (c % 8) & 1 != 0);
+        if !(0..cpus).any(has) {
+            return Err(Errno::EINVAL);
+        }
+        let low = (0..cpus.min(64)).filter(|&c| has(c));
+        let allowed = low.fold(0u64, |set, c| set | 1 << c);
+        thread.affinity.store(allowed, Ordering::Relaxed);
+        Ok(0)
     }
 
     pub(super) fn check_scheduled(&self, pid: u64) -> Result<(), Errno> {
         let table = self.sys.processes.lock();
         let tid = pid as u32;
+        // The parent of orphans is there for everybody.
         let known = tid == 0
+            || tid == INIT
             || table
                 .records
                 .values()

@@ -41,6 +41,7 @@ mod sync;
 mod terminal;
 pub(crate) mod time;
 pub(crate) mod timer;
+mod watch;
 mod xattr;
 
 use crate::creds::Creds;
@@ -74,7 +75,7 @@ impl<P: Platform> CallTable<P> {
     /// Every call that there is.
     pub(crate) fn new() -> Self {
         let mut calls: Vec<Option<Call<P>>> = alloc::vec![None; NUMBERS];
-        let concerns: [Calls<P>; 36] = [
+        let concerns: [Calls<P>; 37] = [
             Task::<P>::ATTRIBUTES,
             Task::<P>::CLONE,
             Task::<P>::COPIES,
@@ -110,6 +111,7 @@ impl<P: Platform> CallTable<P> {
             Task::<P>::STAT,
             Task::<P>::SYNC,
             Task::<P>::TIMER,
+            Task::<P>::WATCH,
             Task::<P>::XATTR,
         ];
         for &(number, call) in concerns.into_iter().flatten().chain(Task::<P>::TIME) {

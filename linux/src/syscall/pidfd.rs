@@ -3,6 +3,7 @@
 use super::{Answer, Args, Calls};
 use crate::errno::Errno;
 use crate::fs::file::{Kind, OpenFile};
+use crate::fs::path::{Own, own};
 use crate::fs::pidfile::PidFile;
 use crate::fs::sigfile::SignalFile;
 use crate::fs::table::OnExec;
@@ -54,6 +55,13 @@ impl<P: Platform> Task<P> {
                 let process = special.as_process().ok_or(Errno::EBADF)?;
                 Ok(process.process.clone())
             }
+            // A directory `/proc/PID` will do as well.
+            Kind::Listing(listing) => match own(listing.name(), self.process.pid) {
+                Some(Own::Process(pid, name)) if name.is_empty() => {
+                    self.process_with(pid).map_err(|_| Errno::EBADF)
+                }
+                _ => Err(Errno::EBADF),
+            },
             _ => Err(Errno::EBADF),
         }
     }

@@ -1,5 +1,5 @@
-//! Other processes' memory: `process_vm_readv`, `process_vm_writev`; and what is asked of all
-//! threads at once: `membarrier`.
+//! Other processes' memory: `process_vm_readv`, `process_vm_writev`, `process_madvise`; and what is
+//! asked of all threads at once: `membarrier`.
 
 use super::{Answer, Args, Calls};
 use crate::errno::Errno;
@@ -10,6 +10,7 @@ use crate::thread::Task;
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
+use bsdvm::Advice;
 use core::sync::atomic::Ordering;
 use linux_raw_sys::general as abi;
 
@@ -67,6 +68,7 @@ impl<P: Platform> Task<P> {
     pub(super) const PROCESS_VM: Calls<P> = &[
         (abi::__NR_process_vm_readv, Self::process_vm_readv),
         (abi::__NR_process_vm_writev, Self::process_vm_writev),
+        (abi::__NR_process_madvise, Self::process_madvise),
         (abi::__NR_membarrier, Self::membarrier),
     ];
 
@@ -180,5 +182,52 @@ impl<P: Platform> Task<P> {
         }
         self.sys.platform.barrier();
         Ok(0)
+    }
+
+    fn process_madvise(&mut self, [fd, iov, count, advice, flags, _]: Args) -> Answer {
+        if flags as u32 != 0 {
+            return Err(Errno::EINVAL);
+        }
+        let vectors = self.vectors(iov, count)?;
+        let process = self.process_of(fd)?;
+        let advice = match advice as u32 {
+            abi::MADV_COLD | abi::MADV_PAGEOUT => Advice::DontNeed,
+            abi::MADV_WILLNEED => Advice::WillNeed,
+            _ => return Err(Errno::EINVAL),
+        };
+        let other = process.creds.lock().clone();
+        let mine = process.pid == self.process.pid;
+        let creds = self.creds();
+        let allowed = creds.may_attach(&other) && creds.capable(crate::creds::cap::SYS_NICE);
+        if !mine && !allowed {
+            return Err(Errno::EPERM);
+        }
+        let space = process.space().ok_or(Errno::ESRCH)?;
+        let mut done = 0;
+        for (base, len) in vectors {
+            match self.advise_there(&space, base, len, advice) {
+                Ok(()) => done += len,
+                Err(e) if done == 0 => return Err(e),
+                Err(_) => break,
+            }
+        }
+        Ok(done)
+    }
+
+    fn advise_there(
+        &self,
+        space: &Arc<AddressSpace<P>>,
+        base: u64,
+        len: u64,
+        advice: Advice,
+    ) -> Result<(), Errno> {
+        let range = space.pages(base, len, Errno::EINVAL)?;
+        if range.is_empty() {
+            return Ok(());
+        }
+        if !space.core().covered(range) {
+            return Err(Errno::ENOMEM);
+        }
+        Ok(space.core().advise(range, advice)?)
     }
 }
