@@ -186,15 +186,6 @@ pub(crate) fn pin(tid: i32, cpus: &[usize]) {
     unsafe { libc::sched_setaffinity(tid, size_of_val(&set), &set) };
 }
 
-/// How often the host has run somebody else in place of the calling thread, which would have gone on.
-pub(crate) fn put_aside() -> u64 {
-    // SAFETY: an all-zero rusage is valid.
-    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-    // SAFETY: the usage is ours.
-    unsafe { libc::getrusage(libc::RUSAGE_THREAD, &mut usage) };
-    usage.ru_nivcsw as u64
-}
-
 /// A child process: killed and reaped when dropped.
 #[derive(Debug)]
 pub(crate) struct Process(i32);
