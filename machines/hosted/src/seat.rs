@@ -44,7 +44,7 @@ const CREDIT: u64 = 50_000;
 const SHARE: u64 = 16;
 /// How long a supervisor stays at home at least, and after meeting strangers at most.
 const STAY: u64 = 1_000_000;
-const STAY_MOST: u64 = 128_000_000;
+const STAY_MOST: u64 = 1_024_000_000;
 
 /// A processor that this program may use.
 #[derive(Debug)]
@@ -215,7 +215,7 @@ impl Seat {
         // A long time without strangers makes up for them.
         self.stay = match time > self.stay * SHARE {
             true => STAY,
-            false => (self.stay * 2).min(STAY_MOST),
+            false => (self.stay * 4).min(STAY_MOST),
         };
         self.go_home(self.stay);
         false
