@@ -7,8 +7,8 @@
 //! So a supervisor goes out when its guest traps again and again, to a processor that no pair of
 //! ours is at work on, one supervisor each; and it goes home when a pair that is at home there
 //! wants it, when the guest has become quiet, and when somebody that we do not know wants the
-//! processor: that is seen by how often the host puts the supervisor aside. That processor is shut to
-//! all of them for a while then, longer each time.
+//! processor: that is seen by how long a yield takes. After that it stays at home for a while,
+//! longer each time.
 
 use crate::clock;
 use crate::engine::Engine;
@@ -16,7 +16,7 @@ use crate::mailbox::{Report, Slot};
 use crate::sys;
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// How often each side yields before it sleeps, at home: that hands the processor over for three
 /// quarters of the price of a sleep and a wake-up. A side that waits long soon sleeps.
@@ -36,15 +36,15 @@ const SOON: u64 = 30_000;
 const PATIENCE: u64 = 50_000;
 /// Sleeps in a row after which it goes home.
 const QUIET: u32 = 3;
-/// How often others may be run in place of a supervisor that is out: so many times, and once in so
-/// many nanoseconds.
-const CREDIT: u64 = 1;
-const EACH: u64 = 5_000_000;
-/// How long a supervisor stays at home at least.
+/// A yield that takes longer than this, in nanoseconds, let somebody else run.
+const LONG: u64 = 5_000;
+/// The time that others may take of a supervisor's while it is out: so many nanoseconds, and one in
+/// so many of all of them.
+const CREDIT: u64 = 50_000;
+const SHARE: u64 = 16;
+/// How long a supervisor stays at home at least, and after meeting strangers at most.
 const STAY: u64 = 1_000_000;
-/// How long a processor is shut for visitors once strangers were met there, at first and at most.
-const SHUT: u64 = 64_000_000;
-const SHUT_MOST: u64 = 1_024_000_000;
+const STAY_MOST: u64 = 1_024_000_000;
 
 /// A processor that this program may use.
 #[derive(Debug)]
@@ -56,10 +56,6 @@ pub(crate) struct Cpu {
     busy: AtomicU32,
     /// A supervisor from elsewhere is here.
     visited: AtomicBool,
-    /// Until when it takes no visitor, since strangers want it.
-    shut_until: AtomicU64,
-    /// For how long the next stranger shuts it.
-    shut_for: AtomicU64,
 }
 
 impl Cpu {
@@ -69,8 +65,6 @@ impl Cpu {
             number,
             busy: AtomicU32::new(0),
             visited: AtomicBool::new(false),
-            shut_until: AtomicU64::new(0),
-            shut_for: AtomicU64::new(SHUT),
         }
     }
 
@@ -84,9 +78,8 @@ impl Cpu {
     }
 
     /// Takes the place of the one visitor, where nobody is at work.
-    fn visit(&self, now: u64) -> bool {
-        let shut = now < self.shut_until.load(Ordering::Relaxed);
-        if shut || self.pairs() > 0 || self.visited.swap(true, Ordering::SeqCst) {
+    fn visit(&self) -> bool {
+        if self.pairs() > 0 || self.visited.swap(true, Ordering::SeqCst) {
             return false;
         }
         if self.pairs() > 0 {
@@ -94,18 +87,6 @@ impl Cpu {
             return false;
         }
         true
-    }
-
-    /// A visitor who came `ago` nanoseconds ago has met strangers too often.
-    fn shut(&self, now: u64, ago: u64) {
-        let last = self.shut_for.load(Ordering::Relaxed);
-        self.shut_until.store(now + last, Ordering::Relaxed);
-        // A long time without strangers makes up for them.
-        let next = match ago > last {
-            true => SHUT,
-            false => (last * 4).min(SHUT_MOST),
-        };
-        self.shut_for.store(next, Ordering::Relaxed);
     }
 }
 
@@ -141,9 +122,11 @@ struct Seat {
     traps: u32,
     /// When it may go out again.
     not_before: u64,
-    /// When it went out last, and how often others had been run in its place until then.
+    /// For how long the next strangers keep it at home.
+    stay: u64,
+    /// When it went out last, and how much of the time since then others took.
     went: u64,
-    strangers: u64,
+    lost: u64,
 }
 
 thread_local! {
@@ -165,7 +148,8 @@ impl Seat {
             traps: 0,
             not_before: 0,
             went: 0,
-            strangers: 0,
+            stay: STAY,
+            lost: 0,
         }
     }
 
@@ -189,21 +173,20 @@ impl Seat {
             return;
         }
         let others = (0..self.engine.cpus.len()).filter(|c| *c != self.home);
-        let Some(idle) = others.into_iter().find(|c| self.cpu(*c).visit(now)) else {
+        let Some(idle) = others.into_iter().find(|c| self.cpu(*c).visit()) else {
             return;
         };
         sys::pin(0, &[self.cpu(idle).number]);
         (self.out, self.went) = (Some(idle), now);
-        (self.quiet, self.traps) = (0, 0);
-        self.strangers = sys::put_aside();
+        (self.quiet, self.traps, self.lost) = (0, 0, 0);
     }
 
-    /// Goes home.
-    fn go_home(&mut self) {
+    /// Goes home, to stay there for `stay` nanoseconds.
+    fn go_home(&mut self, stay: u64) {
         if let Some(out) = self.out.take() {
             sys::pin(0, &[self.cpu(self.home).number]);
             self.cpu(out).visited.store(false, Ordering::SeqCst);
-            self.not_before = clock::now() + STAY;
+            self.not_before = clock::now() + stay;
         }
     }
 
@@ -212,30 +195,36 @@ impl Seat {
         self.cpu(out).pairs() > 0 || self.cpu(self.home).pairs() > 1
     }
 
-    /// Lets others run. Whether hardly anybody wanted to, lately.
+    /// Lets others run. Whether they hardly want to, lately.
     fn yield_alone(&mut self, out: usize) -> bool {
+        let before = clock::now();
         std::thread::yield_now();
+        let now = clock::now();
         if self.is_wanted(out) {
-            self.go_home();
+            self.go_home(STAY);
             return false;
         }
-        let strangers = sys::put_aside() - self.strangers;
-        if strangers <= CREDIT {
+        if now - before < LONG {
             return true;
         }
-        let now = clock::now();
-        if (strangers - CREDIT) * EACH < now - self.went {
+        self.lost += now - before;
+        let time = now - self.went;
+        if self.lost < CREDIT + time / SHARE {
             return true;
         }
-        self.cpu(out).shut(now, now - self.went);
-        self.go_home();
+        // A long time without strangers makes up for them.
+        self.stay = match time > self.stay * SHARE {
+            true => STAY,
+            false => (self.stay * 4).min(STAY_MOST),
+        };
+        self.go_home(self.stay);
         false
     }
 
     /// Watches a stub from another processor; `None`: sleep.
     fn watch(&mut self, slot: &Slot, out: usize) -> Option<Report> {
         if self.is_wanted(out) {
-            self.go_home();
+            self.go_home(STAY);
             return None;
         }
         self.traps += 1;
@@ -258,7 +247,7 @@ impl Seat {
             if now - *start.get_or_insert(now) > PATIENCE {
                 self.quiet += 1;
                 if self.quiet >= QUIET {
-                    self.go_home();
+                    self.go_home(STAY);
                 }
                 return None;
             }
@@ -290,7 +279,7 @@ impl Seat {
     fn rested(&mut self) {
         self.cpu(self.home).busy.fetch_add(1, Ordering::SeqCst);
         if let Some(out) = self.out
-            && !self.cpu(out).visit(clock::now())
+            && !self.cpu(out).visit()
         {
             self.out = None;
             sys::pin(0, &[self.cpu(self.home).number]);
@@ -332,23 +321,21 @@ pub(crate) fn leave() {
 
 /// How the stub of the calling thread is to wait at its next trap. Called when the guest goes on.
 pub(crate) fn stub_wait() -> StubWait {
-    let out = with(|seat| {
+    let wait = with(|seat| {
         let seat = seat.as_mut()?;
-        if seat.out.is_none() {
-            seat.resumed = clock::now();
+        if seat.out.is_some() {
+            return Some(StubWait {
+                looks: STUB_LOOKS,
+                yields: 0,
+            });
         }
-        seat.out
-    });
-    match out.flatten() {
-        Some(_) => StubWait {
-            looks: STUB_LOOKS,
-            yields: 0,
-        },
-        None => StubWait {
+        seat.resumed = clock::now();
+        Some(StubWait {
             looks: 0,
             yields: YIELDS,
-        },
-    }
+        })
+    });
+    wait.flatten().unwrap_or(StubWait::SLEEP)
 }
 
 /// Waits for the trap of the guest that the calling thread supervises, without sleeping. `None`:
@@ -390,33 +377,13 @@ mod tests {
     #[test]
     fn one_visitor_a_processor_and_none_where_a_pair_works() {
         let cpu = Cpu::new(0);
-        assert!(cpu.visit(0));
-        assert!(!cpu.visit(0));
+        assert!(cpu.visit());
+        assert!(!cpu.visit());
         cpu.visited.store(false, Ordering::SeqCst);
         cpu.busy.store(1, Ordering::SeqCst);
-        assert!(!cpu.visit(0));
+        assert!(!cpu.visit());
         cpu.busy.store(0, Ordering::SeqCst);
-        assert!(cpu.visit(0));
-    }
-
-    #[test]
-    fn strangers_shut_a_processor_for_longer_each_time() {
-        let cpu = Cpu::new(0);
-        let visit = |now| {
-            let came = cpu.visit(now);
-            cpu.visited.store(false, Ordering::SeqCst);
-            came
-        };
-        cpu.shut(1000, 10);
-        assert!(!visit(1000 + SHUT - 1) && visit(1000 + SHUT));
-        cpu.shut(1000, 10);
-        assert!(!visit(1000 + SHUT) && visit(1000 + 4 * SHUT));
-        (0..20).for_each(|_| cpu.shut(1000, 10));
-        assert!(visit(1000 + SHUT_MOST), "but not for ever");
-        // Who was there for long without them begins anew.
-        cpu.shut(0, 2 * SHUT_MOST);
-        cpu.shut(0, 10);
-        assert!(visit(SHUT));
+        assert!(cpu.visit());
     }
 
     /// A seat with a second processor, which is the same one of the host under another name.
@@ -483,7 +450,7 @@ mod tests {
         }
         seat.rest();
         assert_eq!(seat.cpu(0).pairs(), 0);
-        assert!(seat.cpu(1).visit(0));
+        assert!(seat.cpu(1).visit());
         seat.rested();
         assert_eq!((seat.out, seat.cpu(0).pairs()), (None, 1));
     }

@@ -200,15 +200,6 @@ pub(crate) fn cpu_time(pid: i32, tid: i32) -> u64 {
     first.unwrap_or(0)
 }
 
-/// How often the host has run somebody else in place of the calling thread, which would have gone on.
-pub(crate) fn put_aside() -> u64 {
-    // SAFETY: an all-zero rusage is valid.
-    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-    // SAFETY: the usage is ours.
-    unsafe { libc::getrusage(libc::RUSAGE_THREAD, &mut usage) };
-    usage.ru_nivcsw as u64
-}
-
 /// A child process: killed and reaped when dropped.
 #[derive(Debug)]
 pub(crate) struct Process(i32);
