@@ -1,6 +1,9 @@
 //! Signals that people send to `bsdvm`, passed on to the program that it runs.
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::consts::{
+    SIGALRM, SIGCONT, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGQUIT, SIGTERM, SIGTSTP, SIGURG, SIGUSR1,
+    SIGUSR2, SIGVTALRM, SIGWINCH,
+};
 use signal_hook::iterator::Signals;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -11,12 +14,27 @@ static ENDED: AtomicBool = AtomicBool::new(false);
 /// A signal that found nobody who could get it yet.
 pub(crate) struct TooEarly;
 
-/// Passes signals on by `pass` from now until [`ended`]. Without it (the host refuses a thread)
+/// What people, terminals and other programs send to a program.
+pub(crate) const ALL: [i32; 14] = [
+    SIGALRM, SIGCONT, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGQUIT, SIGTERM, SIGTSTP, SIGURG, SIGUSR1,
+    SIGUSR2, SIGVTALRM, SIGWINCH,
+];
+
+/// Those of them that end a program.
+pub(crate) const ENDING: [i32; 4] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM];
+
+/// Signals that nobody misses who was not there yet.
+const HARMLESS: [i32; 3] = [SIGCONT, SIGURG, SIGWINCH];
+
+/// Passes `signals` on by `pass` from now until [`ended`], except those among `ignored` (bit n-1 is
+/// signal n), which whoever started us wants ignored, as `nohup` does. Without it (the host refuses a thread)
 /// they end the runner, and the program with it.
-pub(crate) fn pass_on(mut pass: impl FnMut(u32) -> Result<(), TooEarly> + Send + 'static) {
-    let ignored = ignored();
-    let wanted = [SIGHUP, SIGINT, SIGQUIT, SIGTERM];
-    let wanted = wanted.into_iter().filter(|n| ignored >> (n - 1) & 1 == 0);
+pub(crate) fn pass_on(
+    signals: &[i32],
+    ignored: u64,
+    mut pass: impl FnMut(u32) -> Result<(), TooEarly> + Send + 'static,
+) {
+    let wanted = signals.iter().filter(|&&n| ignored >> (n - 1) & 1 == 0);
     let Ok(mut signals) = Signals::new(wanted) else {
         return;
     };
@@ -25,6 +43,9 @@ pub(crate) fn pass_on(mut pass: impl FnMut(u32) -> Result<(), TooEarly> + Send +
         for number in signals.forever() {
             // A program that is being started gets it as soon as it is there.
             while pass(number.unsigned_abs()).is_err() {
+                if HARMLESS.contains(&number) {
+                    break;
+                }
                 if ENDED.load(Ordering::SeqCst) {
                     std::process::exit(128 + number);
                 }
@@ -38,12 +59,4 @@ pub(crate) fn pass_on(mut pass: impl FnMut(u32) -> Result<(), TooEarly> + Send +
 /// The program has ended.
 pub(crate) fn ended() {
     ENDED.store(true, Ordering::SeqCst);
-}
-
-/// The signals that whoever started us wants ignored (as `nohup` does), a bit for each.
-fn ignored() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|l| l.strip_prefix("SigIgn:"));
-    mask.and_then(|m| u64::from_str_radix(m.trim(), 16).ok())
-        .unwrap_or(0)
 }

@@ -1,5 +1,6 @@
 //! The `bsdvm` command. One file for each verb; this one takes the command line apart.
 
+mod guard;
 mod interrupt;
 mod lookup;
 mod qemu;
@@ -29,11 +30,15 @@ enum Verb {
     /// Become QEMU, and end with the runner
     #[command(hide = true)]
     Qemu(qemu::launch::QemuArgs),
+    /// Put the terminal right when the runner is killed
+    #[command(hide = true)]
+    Guard(guard::GuardArgs),
 }
 
 fn main() -> ExitCode {
     match Cli::parse().verb {
         Verb::Run(args) => run::run(&args),
         Verb::Qemu(args) => qemu::launch::become_qemu(&args),
+        Verb::Guard(args) => guard::guard(&args),
     }
 }

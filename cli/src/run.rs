@@ -1,5 +1,6 @@
 //! `bsdvm run`: choose a machine, put the parts together, run one program.
 
+use crate::guard;
 use crate::interrupt::{self, TooEarly};
 use crate::lookup::{self, NotFound};
 use crate::qemu;
@@ -9,7 +10,7 @@ use crate::trace::TraceFile;
 use bsdvm::{BootError, Config, Counters, TraceSink, Vm};
 use bsdvm_host::HostPlatform;
 use bsdvm_hosted::Hosted;
-use bsdvm_linux::{Errno, Linux, Options, Program};
+use bsdvm_linux::{Errno, Linux, Options, Platform, Program};
 use clap::{Args, ValueEnum};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -114,7 +115,11 @@ fn attempt(args: &RunArgs) -> Result<u8, Failure> {
 fn hosted(args: &RunArgs, program: Program, shown: &str) -> Result<u8, Failure> {
     let trace = trace_file(args)?;
     let linux = system(args, trace)?;
-    interrupt::pass_on(|number| linux.pass_signal(number).map_err(|_| TooEarly));
+    let _guard = guard::start(&linux.platform);
+    let ignored = linux.platform.standing().ignored;
+    interrupt::pass_on(&interrupt::ALL, ignored, |number| {
+        linux.pass_signal(number).map_err(|_| TooEarly)
+    });
     let status = linux.run(program);
     interrupt::ended();
     let traced = finish(args, trace);

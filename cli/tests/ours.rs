@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::stubs::{self, mappings_of_ours, parent};
 use common::{bsdvm, busybox, guest, status, text};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -85,11 +86,11 @@ fn sleeper() -> (Child, Vec<u32>) {
         .unwrap();
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
-        let below = below(child.id());
+        let below = stubs::below(child.id());
         // The zygote and the guest's stub.
         if below.len() >= 2 {
             std::thread::sleep(Duration::from_millis(300));
-            return (child, self::below(below_root(&below)));
+            return (child, stubs::below(below_root(&below)));
         }
         assert!(Instant::now() < deadline, "no stub appears");
         std::thread::sleep(Duration::from_millis(20));
@@ -99,22 +100,6 @@ fn sleeper() -> (Child, Vec<u32>) {
 /// The parent of the stubs.
 fn below_root(stubs: &[u32]) -> u32 {
     parent(stubs[0]).expect("a stub has a parent")
-}
-
-fn parent(pid: u32) -> Option<u32> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit(')')
-        .next()?
-        .split_whitespace()
-        .nth(1)?
-        .parse()
-        .ok()
-}
-
-fn below(pid: u32) -> Vec<u32> {
-    let entries = std::fs::read_dir("/proc").unwrap().flatten();
-    let numbers = entries.filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok());
-    numbers.filter(|&p| parent(p) == Some(pid)).collect()
 }
 
 #[test]
@@ -135,28 +120,10 @@ fn a_runner_that_is_killed_leaves_no_process_behind() {
     }
 }
 
-/// Where the machine's own pages and mailboxes begin in a stub.
-const STUB_OWN: u64 = 0x7fff_f000_0000;
-
 #[test]
 fn the_guests_process_holds_no_memory_but_ours() {
     let (mut runner, stubs) = sleeper();
-    let mut seen = 0;
-    for stub in &stubs {
-        let maps = std::fs::read_to_string(format!("/proc/{stub}/maps")).unwrap();
-        for line in maps.lines() {
-            let start = line
-                .split('-')
-                .next()
-                .and_then(|s| u64::from_str_radix(s, 16).ok());
-            let start = start.expect("an address");
-            let name = line.split_whitespace().nth(5).unwrap_or("");
-            if start < STUB_OWN {
-                assert!(name.starts_with("/memfd:"), "{line}");
-                seen += 1;
-            }
-        }
-    }
+    let seen: usize = stubs.iter().map(|&stub| mappings_of_ours(stub)).sum();
     runner.kill().unwrap();
     runner.wait().unwrap();
     assert!(seen > 0, "no page of the guest was seen");

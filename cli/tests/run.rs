@@ -112,6 +112,12 @@ fn threads_come_and_go() {
 }
 
 #[test]
+fn a_page_that_goes_again_and_again_is_no_lack_of_memory() {
+    let acts = guest("acts");
+    same(&[acts.to_str().unwrap(), "again"]);
+}
+
+#[test]
 fn wild_jumps_and_endless_stacks_kill_as_on_the_host() {
     let acts = guest("acts");
     let acts = acts.to_str().unwrap();
@@ -279,4 +285,37 @@ fn many_processes_with_many_files_fit() {
     let got = native(&ours);
     assert_eq!(text(&got.stderr), "");
     assert_eq!(text(&got.stdout), text(&expected.stdout));
+}
+
+#[test]
+fn masks_and_ignored_signals_are_inherited() {
+    // With `umask 0` nothing is masked but what the program itself asks for.
+    for mask in ["0", "027"] {
+        let script = "d=$(mktemp -d); umask; touch $d/f; mkdir $d/d; stat -c %a $d/f $d/d; rm -r $d; \
+            trap '' USR2; kill -USR1 $$; sh -c 'kill -USR1 $$; kill -USR2 $$; echo alive'";
+        let setup = format!("umask {mask}; trap '' USR1; exec \"$@\"");
+        let run = |program: &[&str]| native(&[&["sh", "-c", &setup, "sh"][..], program].concat());
+        let expected = run(&["sh", "-c", script]);
+        let bsdvm = [env!("CARGO_BIN_EXE_bsdvm"), "run", "--check", "--"];
+        let got = run(&[&bsdvm[..], &["sh", "-c", script]].concat());
+        assert_eq!(text(&got.stderr), text(&expected.stderr));
+        assert_eq!(text(&got.stdout), text(&expected.stdout));
+        assert!(text(&got.stdout).ends_with("alive\n"));
+        assert_eq!(status(&got), status(&expected));
+    }
+}
+
+#[test]
+fn children_groups_and_signals_are_as_on_the_host() {
+    same(&[guest("family")]);
+}
+
+#[test]
+fn locks_and_waits_on_words_are_as_on_the_host() {
+    same(&[guest("futexes")]);
+}
+
+#[test]
+fn sockets_are_as_on_the_host() {
+    same(&[guest("sockets")]);
 }

@@ -3,25 +3,30 @@
 //! * `thread`: guest threads of the hosted machine, and the kicker that also ends waits;
 //! * `file`: open files of the host, with the caller's own rights;
 //! * `path`: calls that take a path;
-//! * `terminal`: what is asked of a terminal.
+//! * `standing`: the runner's place among the host's processes;
+//! * `terminal`: what is asked of a terminal;
+//! * `identity`: whose rights a supervisor thread has for files.
 //!
 //! What is absent: any check of what a guest may touch. It may touch what its caller may.
 
 #![forbid(unsafe_code)]
 
 mod file;
+mod identity;
 mod path;
+mod standing;
 mod terminal;
 mod thread;
 
 pub use file::OpenHostFile;
+pub use standing::standing;
 pub use thread::{HostKicker, HostThread};
 
 use bsdvm::{SpaceId, Vm};
 use bsdvm_hosted::{GuestThread, Hosted, HostedError};
 use bsdvm_linux::Errno;
 use bsdvm_linux::platform::{
-    Base, FileStat, Follow, FsStat, Identity, PathChange, Platform, PollBits, SystemName,
+    Base, FileStat, Follow, FsStat, Identity, PathChange, Platform, PollBits, Standing, SystemName,
 };
 use rustix::io::Errno as HostErrno;
 use std::io::Write;
@@ -37,6 +42,7 @@ pub(crate) fn errno(e: HostErrno) -> Errno {
 #[derive(Debug)]
 pub struct HostPlatform {
     identity: Identity,
+    standing: Standing,
     /// What a guest finds as its limits.
     limits: [(u64, u64); 16],
     /// Why the machine last refused a guest thread.
@@ -49,16 +55,13 @@ impl HostPlatform {
     pub fn new() -> HostPlatform {
         let limits = limits();
         take_descriptors();
-        let groups = rustix::process::getgroups().unwrap_or_default();
+        let standing = standing();
+        // Modes are the guests' to mask, each with its own.
+        rustix::process::umask(rustix::fs::Mode::empty());
         HostPlatform {
-            identity: Identity {
-                uid: rustix::process::getuid().as_raw(),
-                euid: rustix::process::geteuid().as_raw(),
-                gid: rustix::process::getgid().as_raw(),
-                egid: rustix::process::getegid().as_raw(),
-                groups: groups.into_iter().map(|g| g.as_raw()).collect(),
-            },
+            identity: identity::own(),
             limits,
+            standing,
             refusal: Mutex::new(None),
         }
     }
@@ -240,6 +243,10 @@ impl Platform for HostPlatform {
         path::statfs(path)
     }
 
+    fn barrier(&self) {
+        bsdvm_hosted::barrier();
+    }
+
     fn wall_clock(&self) -> u64 {
         clock(rustix::time::ClockId::Realtime)
     }
@@ -262,6 +269,20 @@ impl Platform for HostPlatform {
 
     fn identity(&self) -> Identity {
         self.identity.clone()
+    }
+
+    fn standing(&self) -> Standing {
+        self.standing
+    }
+
+    fn stop(&self) {
+        let own = rustix::process::getpid();
+        // Whoever continues us sends SIGCONT, which the runner passes on.
+        let _ = rustix::process::kill_process(own, rustix::process::Signal::STOP);
+    }
+
+    fn assume(&self, user: u32, group: u32, groups: &[u32]) -> Result<(), Errno> {
+        identity::assume(user, group, groups)
     }
 
     fn system_name(&self) -> SystemName {

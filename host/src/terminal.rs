@@ -6,6 +6,7 @@ use bsdvm_linux::platform::{TerminalAnswer, TerminalCall};
 use rustix::fd::BorrowedFd;
 use rustix::termios::{
     ControlModes, InputModes, LocalModes, OptionalActions, OutputModes, SpecialCodeIndex, Termios,
+    Winsize,
 };
 
 /// The control characters of the kernel's `struct termios`, in its order.
@@ -61,7 +62,62 @@ pub(crate) fn ask(fd: BorrowedFd<'_>, call: TerminalCall) -> Result<TerminalAnsw
             let n = rustix::io::ioctl_fionread(fd).map_err(errno)?;
             Ok(TerminalAnswer::Count(u32::try_from(n).unwrap_or(u32::MAX)))
         }
+        TerminalCall::Number => pty_number(fd).map(TerminalAnswer::Count),
+        TerminalCall::Foreground => {
+            let group = rustix::termios::tcgetpgrp(fd).map_err(errno)?;
+            let own = rustix::process::getpgrp();
+            Ok(TerminalAnswer::Count(u32::from(group == own)))
+        }
+        change => act(fd, change).map(|()| TerminalAnswer::Done),
     }
+}
+
+/// Calls that only change something.
+fn act(fd: BorrowedFd<'_>, call: TerminalCall) -> Result<(), Errno> {
+    use rustix::termios::{Action, QueueSelector};
+    let done = match call {
+        TerminalCall::SetWindowSize([ws_row, ws_col, ws_xpixel, ws_ypixel]) => {
+            let size = Winsize {
+                ws_row,
+                ws_col,
+                ws_xpixel,
+                ws_ypixel,
+            };
+            rustix::termios::tcsetwinsize(fd, size)
+        }
+        TerminalCall::Unlock => rustix::pty::unlockpt(fd),
+        TerminalCall::Drain => rustix::termios::tcdrain(fd),
+        TerminalCall::Break => rustix::termios::tcsendbreak(fd),
+        TerminalCall::Flush(queue) => {
+            let queue = match queue {
+                0 => QueueSelector::IFlush,
+                1 => QueueSelector::OFlush,
+                2 => QueueSelector::IOFlush,
+                _ => return Err(Errno::EINVAL),
+            };
+            rustix::termios::tcflush(fd, queue)
+        }
+        TerminalCall::Flow(action) => {
+            let action = match action {
+                0 => Action::OOff,
+                1 => Action::OOn,
+                2 => Action::IOff,
+                3 => Action::IOn,
+                _ => return Err(Errno::EINVAL),
+            };
+            rustix::termios::tcflow(fd, action)
+        }
+        _ => return Err(Errno::ENOTTY),
+    };
+    done.map_err(errno)
+}
+
+/// The number at the end of the name of a master's other end.
+fn pty_number(fd: BorrowedFd<'_>) -> Result<u32, Errno> {
+    let name = rustix::pty::ptsname(fd, Vec::new()).map_err(errno)?;
+    let name = name.to_string_lossy();
+    let number = name.rsplit('/').next().and_then(|n| n.parse().ok());
+    number.ok_or(Errno::ENOTTY)
 }
 
 fn pack(t: &Termios) -> [u8; 36] {

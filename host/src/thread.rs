@@ -127,6 +127,10 @@ pub struct HostKicker {
 }
 
 impl Kicker for HostKicker {
+    fn cpu_time(&self) -> u64 {
+        self.kicker.cpu_time()
+    }
+
     fn kick(&self) {
         self.kicker.kick();
         // Full means rung already.

@@ -53,6 +53,7 @@ impl Boot {
             gid,
             egid,
             groups: self.groups.clone(),
+            capabilities: if euid == 0 { !0 } else { 0 },
         }
     }
 

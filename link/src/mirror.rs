@@ -122,6 +122,22 @@ pub enum TerminalCall {
     WindowSize,
     /// How much can be read.
     Readable,
+    /// A new size.
+    SetWindowSize([u16; 4]),
+    /// The number of a pseudo-terminal.
+    Number,
+    /// Lets its other end be opened.
+    Unlock,
+    /// Whether the runner is in its foreground.
+    Foreground,
+    /// Waits for output.
+    Drain,
+    /// A break.
+    Break,
+    /// Drops what waits in a queue.
+    Flush(u8),
+    /// Stops or starts a direction.
+    Flow(u8),
 }
 
 impl From<platform::TerminalCall> for TerminalCall {
@@ -131,6 +147,14 @@ impl From<platform::TerminalCall> for TerminalCall {
             platform::TerminalCall::Set(when, to) => TerminalCall::Set(when, to.to_vec()),
             platform::TerminalCall::WindowSize => TerminalCall::WindowSize,
             platform::TerminalCall::Readable => TerminalCall::Readable,
+            platform::TerminalCall::SetWindowSize(size) => TerminalCall::SetWindowSize(size),
+            platform::TerminalCall::Number => TerminalCall::Number,
+            platform::TerminalCall::Unlock => TerminalCall::Unlock,
+            platform::TerminalCall::Foreground => TerminalCall::Foreground,
+            platform::TerminalCall::Drain => TerminalCall::Drain,
+            platform::TerminalCall::Break => TerminalCall::Break,
+            platform::TerminalCall::Flush(queue) => TerminalCall::Flush(queue),
+            platform::TerminalCall::Flow(action) => TerminalCall::Flow(action),
         }
     }
 }
@@ -145,6 +169,14 @@ impl TerminalCall {
             }
             TerminalCall::WindowSize => platform::TerminalCall::WindowSize,
             TerminalCall::Readable => platform::TerminalCall::Readable,
+            TerminalCall::SetWindowSize(size) => platform::TerminalCall::SetWindowSize(*size),
+            TerminalCall::Number => platform::TerminalCall::Number,
+            TerminalCall::Unlock => platform::TerminalCall::Unlock,
+            TerminalCall::Foreground => platform::TerminalCall::Foreground,
+            TerminalCall::Drain => platform::TerminalCall::Drain,
+            TerminalCall::Break => platform::TerminalCall::Break,
+            TerminalCall::Flush(queue) => platform::TerminalCall::Flush(*queue),
+            TerminalCall::Flow(action) => platform::TerminalCall::Flow(*action),
         })
     }
 }

@@ -56,9 +56,19 @@ pub(crate) const fn memory_channel() -> Channel {
     tagged(0xc8, 0)
 }
 
-/// A process's timer was set anew.
-pub(crate) const fn timer_channel(pid: u32) -> Channel {
-    tagged(0xc9, pid as u64)
+/// What is planned has changed.
+pub(crate) const fn alarms_channel() -> Channel {
+    tagged(0xc9, 0)
+}
+
+/// A set of semaphores changed.
+pub(crate) const fn semaphore_channel(id: i32) -> Channel {
+    tagged(0xca, id as u64)
+}
+
+/// A queue of messages changed.
+pub(crate) const fn message_channel(id: i32) -> Channel {
+    tagged(0xcb, id as u64)
 }
 
 impl<P: Platform> Linux<P> {

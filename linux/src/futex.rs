@@ -2,6 +2,12 @@
 //!
 //! A waiter enters the table first and looks at the word afterwards, so that a wake-up that
 //! follows a change of the word always finds it. The word is never touched with the table locked.
+//!
+//! * `lock`: locks whose word names their owner, handed over by the one who unlocks;
+//! * `many`: waiting for one of several words.
+
+mod lock;
+pub(crate) mod many;
 
 use crate::blocking::{Unfinished, futex_channel};
 use crate::errno::Errno;
@@ -16,28 +22,39 @@ use core::sync::atomic::Ordering;
 /// Which word is meant: of one space, or of an object.
 pub(crate) type Key = (u64, u64);
 
+/// Where a waiter is on its way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Progress {
+    Waits,
+    /// A lock is being handed to it: it cannot leave.
+    Chosen,
+    Woken,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Waiter {
     key: Key,
     id: u64,
     bits: u32,
-    woken: bool,
+    /// The thread that waits for a lock with its owner in it; 0 for a plain wait.
+    heir: u32,
+    progress: Progress,
 }
 
 /// Everybody who sleeps on a word, in order of arrival.
 #[derive(Debug, Default)]
-struct Queue {
+pub(crate) struct Queue {
     waiters: Vec<Waiter>,
 }
 
 impl Queue {
     /// Marks up to `count` waiters on `key` that share a bit with `bits` woken.
     fn wake(&mut self, key: Key, count: u32, bits: u32) -> Vec<u64> {
-        let fits = |w: &&mut Waiter| !w.woken && w.key == key && w.bits & bits != 0;
+        let fits = |w: &&mut Waiter| w.is_plain(key) && w.bits & bits != 0;
         let chosen = self.waiters.iter_mut().filter(fits).take(count as usize);
         chosen
             .map(|w| {
-                w.woken = true;
+                w.progress = Progress::Woken;
                 w.id
             })
             .collect()
@@ -45,7 +62,7 @@ impl Queue {
 
     /// Makes up to `count` waiters on `from` wait on `to` instead.
     fn requeue(&mut self, from: Key, to: Key, count: u32) -> u32 {
-        let fits = |w: &&mut Waiter| !w.woken && w.key == from;
+        let fits = |w: &&mut Waiter| w.is_plain(from);
         let mut moved = 0;
         for waiter in self.waiters.iter_mut().filter(fits).take(count as usize) {
             waiter.key = to;
@@ -55,7 +72,8 @@ impl Queue {
     }
 
     fn is_woken(&self, id: u64) -> bool {
-        self.waiters.iter().any(|w| w.id == id && w.woken)
+        let woken = |w: &Waiter| w.id == id && w.progress == Progress::Woken;
+        self.waiters.iter().any(woken)
     }
 
     /// Takes a waiter out and says whether it had been woken.
@@ -63,7 +81,48 @@ impl Queue {
         let Some(at) = self.waiters.iter().position(|w| w.id == id) else {
             return false;
         };
-        self.waiters.remove(at).woken
+        self.waiters.remove(at).progress == Progress::Woken
+    }
+
+    /// Chooses who gets the lock at `key` next: its place in the queue, its thread, and whether
+    /// others wait behind it.
+    fn choose_heir(&mut self, key: Key) -> Option<(u64, u32, bool)> {
+        let waits = |w: &Waiter| w.key == key && w.heir != 0 && w.progress == Progress::Waits;
+        let others = self.waiters.iter().filter(|w| waits(w)).count() > 1;
+        let heir = self.waiters.iter_mut().find(|w| waits(w))?;
+        heir.progress = Progress::Chosen;
+        Some((heir.id, heir.heir, others))
+    }
+
+    /// What became of a choice: the lock is the heir's, or nobody could be told.
+    fn settle(&mut self, id: u64, progress: Progress) {
+        if let Some(waiter) = self.waiters.iter_mut().find(|w| w.id == id) {
+            waiter.progress = progress;
+        }
+    }
+
+    /// How many wait for the lock at `key`.
+    fn heirs(&self, key: Key) -> usize {
+        let heirs = self.waiters.iter().filter(|w| w.key == key && w.heir != 0);
+        heirs.count()
+    }
+
+    /// Whether somebody waits for the lock at `key` and was not chosen.
+    fn has_heir(&self, key: Key) -> bool {
+        let waits = |w: &Waiter| w.key == key && w.heir != 0 && w.progress == Progress::Waits;
+        self.waiters.iter().any(waits)
+    }
+
+    fn progress(&self, id: u64) -> Option<Progress> {
+        let waiter = self.waiters.iter().find(|w| w.id == id);
+        waiter.map(|w| w.progress)
+    }
+}
+
+impl Waiter {
+    /// Whether it waits for the word at `key` to be woken, and for no lock.
+    fn is_plain(&self, key: Key) -> bool {
+        self.progress == Progress::Waits && self.key == key && self.heir == 0
     }
 }
 
@@ -125,20 +184,28 @@ impl<P: Platform> Task<P> {
         }
     }
 
-    /// Changes the word at `at` in one piece; gives back what it was.
-    pub(crate) fn futex_update(&self, at: u64, change: impl Fn(u32) -> u32) -> Result<u32, Errno> {
-        let mut old = self.futex_word(at)?;
+    /// Makes the word at `at` `new` if it is `old`: whether it was.
+    pub(crate) fn futex_replace(&self, at: u64, old: u32, new: u32) -> Result<bool, Errno> {
         let mut tries = 0;
         loop {
             match self
                 .space
                 .core()
-                .compare_exchange_u32(VirtAddr(at), old, change(old))
+                .compare_exchange_u32(VirtAddr(at), old, new)
             {
-                Ok(Ok(was)) => return Ok(was),
-                Ok(Err(now)) => old = now,
+                Ok(done) => return Ok(done.is_ok()),
                 Err(e) if e.why == FaultError::NoMemory => self.find_memory(&mut tries)?,
                 Err(_) => return Err(Errno::EFAULT),
+            }
+        }
+    }
+
+    /// Changes the word at `at` in one piece; gives back what it was.
+    pub(crate) fn futex_update(&self, at: u64, change: impl Fn(u32) -> u32) -> Result<u32, Errno> {
+        loop {
+            let old = self.futex_word(at)?;
+            if self.futex_replace(at, old, change(old))? {
+                return Ok(old);
             }
         }
     }
@@ -153,15 +220,8 @@ impl<P: Platform> Task<P> {
         deadline: Option<u64>,
     ) -> Result<(), Errno> {
         let key = self.futex_key(at, sharing)?;
-        let id = self.sys.next_id();
-        let waiter = Waiter {
-            key,
-            id,
-            bits,
-            woken: false,
-        };
+        let id = self.enqueue(key, bits, 0);
         let queue = &self.sys.futexes.queue;
-        queue.lock().waiters.push(waiter);
         let word = self.futex_word(at);
         if word != Ok(expected) {
             let woken = queue.lock().leave(id);
@@ -181,6 +241,24 @@ impl<P: Platform> Task<P> {
             Err(Unfinished::Deadline) => Err(Errno::ETIMEDOUT),
             Err(Unfinished::Signal) => Err(Errno::RESTART),
         }
+    }
+
+    /// Enters this thread in the queue: its place.
+    fn enqueue(&self, key: Key, bits: u32, heir: u32) -> u64 {
+        let id = self.sys.next_id();
+        self.enqueue_as(id, key, bits, heir);
+        id
+    }
+
+    fn enqueue_as(&self, id: u64, key: Key, bits: u32, heir: u32) {
+        let progress = Progress::Waits;
+        self.sys.futexes.queue.lock().waiters.push(Waiter {
+            key,
+            id,
+            bits,
+            heir,
+            progress,
+        });
     }
 
     /// What the end of a thread does to futexes: the word of `set_tid_address` becomes 0 and is
@@ -214,7 +292,7 @@ impl<P: Platform> Task<P> {
                 break;
             }
             let next: u64 = self.get(entry & !1)?;
-            if entry != pending {
+            if entry & !1 != pending & !1 {
                 self.mark_dead((entry & !1).wrapping_add(distance))?;
             }
             entry = next;
@@ -240,6 +318,7 @@ impl<P: Platform> Task<P> {
         })?;
         if old & abi::FUTEX_WAITERS != 0 {
             self.wake_word(word, 1);
+            self.inherit_lock(word);
         }
         Ok(())
     }
@@ -254,7 +333,8 @@ mod tests {
             key: (1, 8),
             id,
             bits,
-            woken: false,
+            heir: 0,
+            progress: Progress::Waits,
         };
         Queue {
             waiters: alloc::vec![waiter(1, 1), waiter(2, 2), waiter(3, 3)],
@@ -268,6 +348,22 @@ mod tests {
         assert_eq!(q.wake((1, 8), 5, 1), [3]);
         assert_eq!(q.wake((2, 8), 5, u32::MAX), []);
         assert!(q.leave(1) && q.leave(3) && !q.leave(2) && !q.leave(9));
+    }
+
+    #[test]
+    fn a_lock_has_one_heir_at_a_time_whom_no_plain_wake_reaches() {
+        let mut q = queue();
+        for waiter in &mut q.waiters[1..] {
+            waiter.heir = 40 + waiter.id as u32;
+        }
+        assert_eq!(q.wake((1, 8), 9, u32::MAX), [1]);
+        assert_eq!(q.choose_heir((1, 8)), Some((2, 42, true)));
+        assert_eq!(q.choose_heir((1, 8)), Some((3, 43, false)));
+        assert_eq!(q.choose_heir((1, 8)), None);
+        q.settle(3, Progress::Waits);
+        q.settle(2, Progress::Woken);
+        assert_eq!(q.choose_heir((1, 8)), Some((3, 43, false)));
+        assert!(q.leave(2) && !q.leave(3));
     }
 
     #[test]

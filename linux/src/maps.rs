@@ -79,8 +79,14 @@ fn file<P: Platform>(sys: &Linux<P>, object: ObjectId) -> Option<(Key, Vec<u8>)>
     if let Some(inode) = sys.memory_inodes.of_object(object) {
         return Some(((0, 1, inode.id), inode.path.clone()));
     }
-    let inode = sys.inodes.of_object(object)?;
-    Some((inode.key, inode.path_now()))
+    if let Some(inode) = sys.inodes.of_object(object) {
+        return Some((inode.key, inode.path_now()));
+    }
+    let (key, id) = sys.segments.of_object(object)?;
+    Some((
+        (0, 1, id as u64),
+        crate::syscall::shm::name(key).into_bytes(),
+    ))
 }
 
 fn own_name(bounds: &Bounds, entry: &EntryInfo) -> &'static str {

@@ -17,6 +17,8 @@ use linux_raw_sys::general as abi;
 const WANTED: u32 = 32;
 /// How often to page out for one need before somebody is killed for it.
 const TRIES: u32 = 64;
+/// With more free frames than this, pages do not drive each other out.
+const SPARE: u64 = 256;
 /// How long to wait for a victim's memory before looking again, in nanoseconds.
 const PATIENCE: u64 = 20_000_000;
 
@@ -45,6 +47,11 @@ impl<P: Platform> Task<P> {
 }
 
 impl<P: Platform> Linux<P> {
+    /// Whether hardly a frame is free.
+    pub(crate) fn is_short_of_memory(&self) -> bool {
+        self.vm.counters().frames_free <= SPARE
+    }
+
     /// Kills the process with the most resident pages, unless one is dying already.
     pub(crate) fn kill_largest(&self) {
         let alive: Vec<Arc<Process<P>>> = {

@@ -91,6 +91,12 @@ pub trait Kicker: Clone + Send + Sync + 'static {
     /// Makes the present or the next run end with [`Trap::Kicked`], and the present or next
     /// [`Platform::wait_files`] return.
     fn kick(&self);
+
+    /// Nanoseconds for which the thread's own instructions have run, where the platform counts
+    /// them apart from its supervisor's.
+    fn cpu_time(&self) -> u64 {
+        0
+    }
 }
 
 /// What a file system knows of a file: the fields of `statx`.
@@ -195,6 +201,22 @@ pub enum TerminalCall {
     WindowSize,
     /// `FIONREAD`.
     Readable,
+    /// `TIOCSWINSZ`.
+    SetWindowSize([u16; 4]),
+    /// `TIOCGPTN`: the number of the pseudo-terminal whose master this is.
+    Number,
+    /// `TIOCSPTLCK` with 0: the other end may be opened.
+    Unlock,
+    /// Whether the runner is in the foreground of this terminal, its own: a count of 1 or 0.
+    Foreground,
+    /// `TCSBRK` with 1: waits until all output is out.
+    Drain,
+    /// `TCSBRK` with 0.
+    Break,
+    /// `TCFLSH` with its queue (0 to 2).
+    Flush(u8),
+    /// `TCXONC` with its action (0 to 3).
+    Flow(u8),
 }
 
 /// A terminal's answer.
@@ -289,7 +311,7 @@ pub enum Follow {
 /// Where a relative path begins: a directory, or the runner's own working directory.
 pub type Base<'a, F> = Option<&'a F>;
 
-/// Who runs the program: the runner's own identity, which the guest shares.
+/// Who runs the program: the runner's own identity, with which the first guest starts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct Identity {
@@ -298,6 +320,43 @@ pub struct Identity {
     pub gid: u32,
     pub egid: u32,
     pub groups: Vec<u32>,
+    /// The capabilities that the runner may use, bit n being number n.
+    pub capabilities: u64,
+}
+
+/// A device: major and minor number.
+pub type Device = (u32, u32);
+
+/// The place of the runner among the processes of its host, which the first guest process takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Its number, which becomes the first process's: programs make names of it that are to be
+    /// theirs alone.
+    pub pid: u32,
+    /// It leads its process group.
+    pub leads_group: bool,
+    /// It leads its session.
+    pub leads_session: bool,
+    /// The controlling terminal of its session.
+    pub terminal: Option<Device>,
+    /// The bits of a mode that new files do not get.
+    pub umask: u32,
+    /// The signals that whoever started it wants ignored: bit n-1 is signal n.
+    pub ignored: u64,
+}
+
+impl Default for Standing {
+    /// That of a process which is alone.
+    fn default() -> Standing {
+        Standing {
+            pid: 2,
+            leads_group: true,
+            leads_session: true,
+            terminal: None,
+            umask: 0o022,
+            ignored: 0,
+        }
+    }
 }
 
 /// What `uname` tells.
@@ -407,10 +466,15 @@ pub trait Platform: Sized + Send + Sync + 'static {
     /// `statfs`.
     fn statfs(&self, path: &[u8]) -> Result<FsStat, Errno>;
 
+    /// Returns when every processor that runs guests has ordered its memory accesses.
+    fn barrier(&self) {
+        core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
+    }
+
     /// Nanoseconds since 1970.
     fn wall_clock(&self) -> u64;
 
-    /// Nanoseconds of processor time that the calling supervisor has used for its guest.
+    /// Nanoseconds of processor time that the calling supervisor has used.
     fn cpu_time(&self) -> u64;
 
     /// Fills `buf` with random bytes.
@@ -418,6 +482,23 @@ pub trait Platform: Sized + Send + Sync + 'static {
 
     /// Whose rights the guest has.
     fn identity(&self) -> Identity;
+
+    /// The runner's place among its host's processes.
+    fn standing(&self) -> Standing {
+        Standing::default()
+    }
+
+    /// Stops the runner with all of its guests, as a terminal's user asked of the program. Returns
+    /// when it was continued, or at once where nobody could continue it.
+    fn stop(&self) {}
+
+    /// Makes the calling supervisor touch files as this user, with this group and these further
+    /// ones, from now on, and those that it spawns. Only a world in which identities mean nothing
+    /// leaves this out.
+    fn assume(&self, user: u32, group: u32, groups: &[u32]) -> Result<(), Errno> {
+        let _ = (user, group, groups);
+        Ok(())
+    }
 
     /// What `uname` tells.
     fn system_name(&self) -> SystemName;

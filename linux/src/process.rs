@@ -1,6 +1,7 @@
 //! Processes: what their threads share, and the table of who is whose child.
 
 use crate::blocking::{all_channel, child_channel};
+use crate::creds::Creds;
 use crate::errno::Errno;
 use crate::exec::Image;
 use crate::fs::path::WorkingDir;
@@ -8,14 +9,16 @@ use crate::fs::table::FdTable;
 use crate::platform::Platform;
 use crate::signal::{ProcessSignals, SigInfo, SigSet};
 use crate::space::AddressSpace;
-use crate::syscall::timer::Timer;
+use crate::syscall::prctl::Traits;
+use crate::syscall::timer::Timers;
 use crate::system::Linux;
 use crate::thread::Thread;
+use crate::usage::Used;
 use crate::{Lock, rank};
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use linux_raw_sys::general as abi;
 
 /// How a program ended.
@@ -45,13 +48,33 @@ impl ExitStatus {
     }
 }
 
+/// Where paths begin and what modes lack; shared with other processes after `CLONE_FS`.
+pub(crate) struct Roots<P: Platform> {
+    cwd: Arc<WorkingDir<P>>,
+    umask: u32,
+}
+
+impl<P: Platform> Clone for Roots<P> {
+    fn clone(&self) -> Self {
+        Roots {
+            cwd: self.cwd.clone(),
+            umask: self.umask,
+        }
+    }
+}
+
+impl<P: Platform> Roots<P> {
+    fn share(self) -> Arc<Lock<P, Roots<P>, { rank::ROOTS }>> {
+        Arc::new(Lock::<P, _, { rank::ROOTS }>::new(self))
+    }
+}
+
 /// What `exec` replaces in a process and `fork` copies.
 pub(crate) struct Shared<P: Platform> {
     /// Gone when the process has ended.
     pub(crate) space: Option<Arc<AddressSpace<P>>>,
     pub(crate) files: Arc<FdTable<P>>,
-    pub(crate) cwd: Arc<WorkingDir<P>>,
-    pub(crate) umask: u32,
+    pub(crate) roots: Arc<Lock<P, Roots<P>, { rank::ROOTS }>>,
     /// `comm`: at most 15 bytes.
     pub(crate) name: Vec<u8>,
     /// The absolute path of the program.
@@ -64,35 +87,46 @@ pub(crate) struct Shared<P: Platform> {
 pub(crate) struct Process<P: Platform> {
     pub(crate) pid: u32,
     pub(crate) shared: Lock<P, Shared<P>, { rank::PROCESS }>,
-    pub(crate) signals: Lock<P, ProcessSignals, { rank::SIGNALS }>,
+    pub(crate) signals: Lock<P, ProcessSignals<P>, { rank::SIGNALS }>,
+    /// Who its first thread is, or was.
+    pub(crate) creds: Lock<P, Creds, { rank::THREAD }>,
+    pub(crate) traits: Traits,
     /// The nice value.
     pub(crate) nice: AtomicI32,
-    pub(crate) timer: Lock<P, Timer, { rank::TIMER }>,
+    pub(crate) timers: Lock<P, Timers, { rank::TIMER }>,
     /// The whole process is to end; its record says how.
     pub(crate) ending: AtomicBool,
     /// It is stopped by a signal.
     pub(crate) stopped: AtomicBool,
     /// It no longer uses the space that it had when it was made: a `vfork` parent may go on.
     pub(crate) left_space: AtomicBool,
-    /// Nanoseconds of processor time of threads that have ended.
-    pub(crate) cpu_time: AtomicU64,
-    /// The same of children that were waited for.
-    pub(crate) child_time: AtomicU64,
+    /// What threads that have ended used.
+    pub(crate) used: Lock<P, Used, { rank::TIMER }>,
+    /// What children that were waited for used.
+    pub(crate) child_used: Lock<P, Used, { rank::TIMER }>,
 }
 
 impl<P: Platform> Process<P> {
-    fn with(pid: u32, shared: Shared<P>, signals: ProcessSignals) -> Arc<Process<P>> {
+    fn with(
+        pid: u32,
+        shared: Shared<P>,
+        signals: ProcessSignals<P>,
+        creds: Creds,
+        traits: Traits,
+    ) -> Arc<Process<P>> {
         Arc::new(Process {
             pid,
             shared: Lock::<P, _, { rank::PROCESS }>::new(shared),
             signals: Lock::<P, _, { rank::SIGNALS }>::new(signals),
+            creds: Lock::<P, _, { rank::THREAD }>::new(creds),
+            traits,
             nice: AtomicI32::new(0),
-            timer: Lock::<P, _, { rank::TIMER }>::new(Timer::default()),
+            timers: Lock::<P, _, { rank::TIMER }>::new(Timers::default()),
             ending: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             left_space: AtomicBool::new(false),
-            cpu_time: AtomicU64::new(0),
-            child_time: AtomicU64::new(0),
+            used: Lock::<P, _, { rank::TIMER }>::new(Used::default()),
+            child_used: Lock::<P, _, { rank::TIMER }>::new(Used::default()),
         })
     }
 
@@ -110,35 +144,47 @@ impl<P: Platform> Process<P> {
         let shared = Shared {
             space: Some(image.space.clone()),
             files,
-            cwd: Arc::new(WorkingDir::runner()),
-            umask: 0o022,
+            roots: Roots {
+                cwd: Arc::new(WorkingDir::runner()),
+                umask: sys.platform.standing().umask,
+            }
+            .share(),
             name: image.name.clone(),
             exe: image.exe.clone(),
             limits,
         };
-        Process::with(pid, shared, ProcessSignals::default())
+        let creds = Creds::of(&sys.platform.identity());
+        let signals = ProcessSignals::default();
+        Process::with(pid, shared, signals, creds, Traits::new())
     }
 
-    /// A child with copies of what `fork` copies.
+    /// A child with copies of what `fork` copies, and a part in what `flags` of `clone` share.
     pub(crate) fn child(
         &self,
         pid: u32,
         space: Arc<AddressSpace<P>>,
         files: Arc<FdTable<P>>,
+        creds: Creds,
+        flags: u32,
     ) -> Arc<Process<P>> {
         let shared = self.shared.lock();
         let copy = Shared {
             space: Some(space),
             files,
-            cwd: shared.cwd.clone(),
-            umask: shared.umask,
+            roots: match flags & abi::CLONE_FS {
+                0 => shared.roots.lock().clone().share(),
+                _ => shared.roots.clone(),
+            },
             name: shared.name.clone(),
             exe: shared.exe.clone(),
             limits: shared.limits,
         };
         drop(shared);
-        let signals = self.signals.lock().forked();
-        let child = Process::with(pid, copy, signals);
+        let signals = match flags & abi::CLONE_SIGHAND {
+            0 => self.signals.lock().forked(),
+            _ => self.signals.lock().shared(),
+        };
+        let child = Process::with(pid, copy, signals, creds, self.traits.forked());
         let nice = self.nice.load(Ordering::Relaxed);
         child.nice.store(nice, Ordering::Relaxed);
         child
@@ -152,6 +198,36 @@ impl<P: Platform> Process<P> {
     /// Its table of descriptors.
     pub(crate) fn files(&self) -> Arc<FdTable<P>> {
         self.shared.lock().files.clone()
+    }
+
+    fn roots(&self) -> Arc<Lock<P, Roots<P>, { rank::ROOTS }>> {
+        self.shared.lock().roots.clone()
+    }
+
+    /// Its working directory.
+    pub(crate) fn cwd(&self) -> Arc<WorkingDir<P>> {
+        self.roots().lock().cwd.clone()
+    }
+
+    /// Enters another directory; gives back the old one.
+    pub(crate) fn set_cwd(&self, dir: WorkingDir<P>) -> Arc<WorkingDir<P>> {
+        core::mem::replace(&mut self.roots().lock().cwd, Arc::new(dir))
+    }
+
+    /// The bits that modes of new files lack.
+    pub(crate) fn umask(&self) -> u32 {
+        self.roots().lock().umask
+    }
+
+    /// Sets them; gives back what they were.
+    pub(crate) fn set_umask(&self, umask: u32) -> u32 {
+        core::mem::replace(&mut self.roots().lock().umask, umask)
+    }
+
+    /// Shares directory and mask with nobody any more.
+    pub(crate) fn unshare_roots(&self) {
+        let own = self.roots().lock().clone().share();
+        self.shared.lock().roots = own;
     }
 
     /// Its soft limit number `resource`.
@@ -193,6 +269,8 @@ pub(crate) struct Record<P: Platform> {
 /// Every process, alive or waited for.
 pub(crate) struct Processes<P: Platform> {
     pub(crate) records: BTreeMap<u32, Record<P>>,
+    /// The first process: the program that the runner was asked to run.
+    pub(crate) main: u32,
     next: u32,
 }
 
@@ -201,10 +279,13 @@ pub(crate) const INIT: u32 = 1;
 const PID_MAX: u32 = 1 << 22;
 
 impl<P: Platform> Processes<P> {
-    pub(crate) fn new() -> Self {
+    /// Without any; the first one will be `main`.
+    pub(crate) fn new(main: u32) -> Self {
+        let main = main.clamp(INIT + 1, PID_MAX - 1);
         Processes {
             records: BTreeMap::new(),
-            next: INIT + 1,
+            main,
+            next: main,
         }
     }
 
@@ -228,10 +309,15 @@ impl<P: Platform> Processes<P> {
         Err(Errno::EAGAIN)
     }
 
-    /// Enters the first process.
-    pub(crate) fn insert(&mut self, process: Arc<Process<P>>, thread: Arc<Thread<P>>) {
-        let pid = process.pid;
-        self.enter(process, thread, (INIT, pid, pid), abi::SIGCHLD);
+    /// Enters the first process with its group and session.
+    pub(crate) fn insert(
+        &mut self,
+        process: Arc<Process<P>>,
+        thread: Arc<Thread<P>>,
+        pgid: u32,
+        sid: u32,
+    ) {
+        self.enter(process, thread, (INIT, pgid, sid), abi::SIGCHLD);
     }
 
     /// Enters a process with its parent, group and session.
@@ -267,6 +353,12 @@ impl<P: Platform> Processes<P> {
         self.records.get_mut(&pid)
     }
 
+    /// Whether `tid` is a thread's number.
+    pub(crate) fn has_thread(&self, tid: u32) -> bool {
+        let mut records = self.records.values();
+        records.any(|r| r.threads.iter().any(|t| t.tid() == tid))
+    }
+
     /// The processes that have not ended.
     pub(crate) fn alive(&self) -> Vec<u32> {
         self.records
@@ -281,6 +373,46 @@ impl<P: Platform> Processes<P> {
             Life::Alive => None,
             Life::Ended(status) => Some(status),
         }
+    }
+
+    /// Who takes the children of `pid` when it ends: the nearest of its forebears that asked for
+    /// orphans, or [`INIT`].
+    fn reaper_of(&self, pid: u32) -> u32 {
+        let mut at = pid;
+        while let Some(parent) = self.get(at).and_then(|r| self.get(r.parent)) {
+            let is = parent.process.traits.subreaper.load(Ordering::SeqCst);
+            if is && parent.life == Life::Alive {
+                return parent.process.pid;
+            }
+            at = parent.process.pid;
+        }
+        INIT
+    }
+
+    /// Gives the children of `pid` another parent: the number of each, its new parent and the
+    /// signal that it wants.
+    fn give_away_children(&mut self, pid: u32) -> Vec<(u32, u32, u32)> {
+        let reaper = self.reaper_of(pid);
+        let mut given = Vec::new();
+        let mut done = Vec::new();
+        for (&child, record) in &mut self.records {
+            if record.parent != pid {
+                continue;
+            }
+            record.parent = reaper;
+            if record.life == Life::Alive {
+                let traits = &record.process.traits;
+                given.push((child, reaper, traits.death_signal.load(Ordering::SeqCst)));
+            } else if reaper == INIT {
+                done.push(child);
+            } else {
+                given.push((child, reaper, 0));
+            }
+        }
+        for child in done {
+            self.records.remove(&child);
+        }
+        given
     }
 
     /// Forgets everybody.
@@ -317,9 +449,11 @@ impl<P: Platform> Linux<P> {
                 core::mem::replace(&mut shared.files, Arc::new(FdTable::new())),
             )
         };
-        self.stop_timer(process);
+        self.stop_timers(process);
         drop(files);
         drop(space);
+        self.segments.sweep(self, process.pid);
+        self.sets.ended(self, process.pid);
         process.left_space.store(true, Ordering::SeqCst);
         self.inodes.sweep(self);
         self.bury(process, status);
@@ -329,20 +463,11 @@ impl<P: Platform> Linux<P> {
     /// Makes a zombie of the process and tells its parent; gives its children to [`INIT`].
     fn bury(&self, process: &Arc<Process<P>>, status: ExitStatus) {
         let pid = process.pid;
+        let left = self.processes.lock().left_alone_by(pid);
+        let orphans;
         let (parent, signal) = {
             let mut table = self.processes.lock();
-            let mut done = Vec::new();
-            for (&child, record) in &mut table.records {
-                if record.parent == pid {
-                    record.parent = INIT;
-                    if record.life != Life::Alive {
-                        done.push(child);
-                    }
-                }
-            }
-            for child in done {
-                table.records.remove(&child);
-            }
+            orphans = table.give_away_children(pid);
             let Some(record) = table.get_mut(pid) else {
                 return;
             };
@@ -350,7 +475,19 @@ impl<P: Platform> Linux<P> {
             record.report = None;
             (record.parent, record.exit_signal)
         };
+        self.leave_terminal(pid, |_| false);
+        for group in left {
+            self.hang_up_group(|r| r.pgid == group);
+        }
+        for (child, reaper, signal) in orphans {
+            if signal != 0 {
+                let info = SigInfo::sent(signal, abi::SI_USER as i32, 0, 0);
+                self.signal_process(child, info).ok();
+            }
+            self.wake(child_channel(reaper));
+        }
         self.tell_parent(pid, parent, signal);
+        self.wake_pollers();
     }
 
     fn tell_parent(&self, pid: u32, parent: u32, signal: u32) {
@@ -358,7 +495,7 @@ impl<P: Platform> Linux<P> {
             let table = self.processes.lock();
             match table.get(parent) {
                 // The first process stays, for its status is asked for in the end.
-                None => pid != INIT + 1,
+                None => pid != table.main,
                 Some(record) => record.process.signals.lock().reaps_itself(),
             }
         };
@@ -390,14 +527,28 @@ impl<P: Platform> Linux<P> {
             }) => (abi::CLD_STOPPED, u32::from(*n)),
             _ => (abi::CLD_CONTINUED, abi::SIGCONT),
         };
-        let uid = self.platform.identity().uid;
+        let uid = table
+            .get(pid)
+            .map_or(0, |r| r.process.creds.lock().user.real);
         SigInfo::child(signal, code as i32, pid, uid, status)
+    }
+
+    /// Whether the runner stops with the first process: when a terminal's user asked for it, or
+    /// when nobody is left who could continue that process.
+    fn stops_the_runner(&self, report: Report) -> bool {
+        let Report::Stopped(signal) = report else {
+            return false;
+        };
+        let table = self.processes.lock();
+        let mut alive = table.records.values().filter(|r| r.life == Life::Alive);
+        u32::from(signal) != abi::SIGSTOP || alive.all(|r| r.process.stopped.load(Ordering::SeqCst))
     }
 
     /// Stops or continues a whole process and tells its parent.
     pub(crate) fn set_stopped(&self, pid: u32, report: Report) {
-        let (threads, parent) = {
+        let (threads, parent, main) = {
             let mut table = self.processes.lock();
+            let main = table.main;
             let Some(record) = table.get_mut(pid) else {
                 return;
             };
@@ -406,10 +557,13 @@ impl<P: Platform> Linux<P> {
                 return;
             }
             record.report = Some(report);
-            (record.threads.clone(), record.parent)
+            (record.threads.clone(), record.parent, main)
         };
         for thread in threads {
             thread.poke(self);
+        }
+        if pid == main && self.stops_the_runner(report) {
+            self.platform.stop();
         }
         let info = self.child_info(pid, abi::SIGCHLD);
         let wanted = {

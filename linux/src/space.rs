@@ -9,6 +9,7 @@ use crate::{Lock, rank};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bsdvm::{EntryInfo, GrowthLimits, Machine, Space, SpaceId, VirtAddr, VirtRange};
+use core::sync::atomic::{AtomicU32, Ordering};
 use linux_raw_sys::general as abi;
 
 /// A mark: a child is to get zeroes, once it is to get anything.
@@ -46,6 +47,8 @@ pub(crate) struct AddressSpace<P: Platform> {
     sys: &'static Linux<P>,
     id: SpaceId,
     pub(crate) bounds: Lock<P, Bounds, { rank::SPACE }>,
+    /// What `membarrier` was told to be ready for.
+    pub(crate) barriers: AtomicU32,
 }
 
 impl<P: Platform> Linux<P> {
@@ -66,6 +69,7 @@ impl<P: Platform> AddressSpace<P> {
             sys,
             id,
             bounds: Lock::<P, _, { rank::SPACE }>::new(Bounds::default()),
+            barriers: AtomicU32::new(0),
         }))
     }
 
@@ -81,6 +85,7 @@ impl<P: Platform> AddressSpace<P> {
             sys: self.sys,
             id,
             bounds: Lock::<P, _, { rank::SPACE }>::new(bounds),
+            barriers: AtomicU32::new(self.barriers.load(Ordering::SeqCst)),
         }))
     }
 

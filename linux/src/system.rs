@@ -1,16 +1,22 @@
 //! The system: one machine's core with the personality on top.
 
+use crate::alarms::Alarms;
 use crate::errno::Errno;
 use crate::exec::{self, ExecRequest};
 use crate::fs::inode::Inodes;
 use crate::fs::kernel_page::KernelPage;
 use crate::fs::meminode::MemInodes;
+use crate::fs::socket::names::Sockets;
 use crate::fs::table::FdTable;
 use crate::futex::Futexes;
+use crate::ipc::msg::Queues;
+use crate::ipc::sem::Sets;
+use crate::ipc::shm::Segments;
 use crate::platform::{Kicker, Platform};
-use crate::process::{ExitStatus, Process, Processes};
-use crate::signal::SigInfo;
+use crate::process::{ExitStatus, INIT, Process, Processes};
+use crate::signal::SigSet;
 use crate::syscall::CallTable;
+use crate::terminal::{Controlling, Terminals};
 use crate::thread::{Task, Thread};
 use crate::{Lock, rank};
 use alloc::boxed::Box;
@@ -20,7 +26,6 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bsdvm::Vm;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use linux_raw_sys::general as abi;
 
 /// How the system behaves.
 #[derive(Clone, Debug, Default)]
@@ -56,13 +61,18 @@ pub struct Linux<P: Platform> {
     pub(crate) inodes: Inodes<P>,
     pub(crate) memory_inodes: MemInodes<P>,
     pub(crate) futexes: Futexes<P>,
+    pub(crate) alarms: Alarms<P>,
+    pub(crate) segments: Segments<P>,
+    pub(crate) sets: Sets<P>,
+    pub(crate) queues: Queues<P>,
+    pub(crate) sockets: Sockets<P>,
     pub(crate) processes: Lock<P, Processes<P>, { rank::PROCESSES }>,
     /// The number of processes and threads that polled on something of ours.
     pub(crate) pollers: AtomicU32,
     /// Those among them that wait for files of the host too: what rings their bells.
     pub(crate) mixed: Lock<P, Vec<(u64, P::Kicker)>, { rank::POLLERS }>,
-    /// The foreground group of the terminal; 0 before one is set.
-    pub(crate) foreground: AtomicU32,
+    /// Which session has which terminal.
+    pub(crate) terminals: Lock<P, Terminals, { rank::TERMINALS }>,
     ids: AtomicU64,
     pub(crate) kernel_page: KernelPage<P>,
     pub(crate) last_map: Lock<P, Option<String>, { rank::PROCESS }>,
@@ -72,6 +82,7 @@ impl<P: Platform> Linux<P> {
     /// A system with no process yet. It is never freed: pagers are called for as long as the
     /// core lives.
     pub fn new(vm: &'static Vm<P::Machine>, platform: P, options: Options) -> &'static Linux<P> {
+        let main = platform.standing().pid;
         Box::leak(Box::new(Linux {
             vm,
             platform,
@@ -80,10 +91,15 @@ impl<P: Platform> Linux<P> {
             inodes: Inodes::new(),
             memory_inodes: MemInodes::new(),
             futexes: Futexes::new(),
-            processes: Lock::<P, _, { rank::PROCESSES }>::new(Processes::new()),
+            alarms: Alarms::new(),
+            segments: Segments::new(),
+            sets: Sets::new(),
+            queues: Queues::new(),
+            sockets: Sockets::new(),
+            processes: Lock::<P, _, { rank::PROCESSES }>::new(Processes::new(main)),
             pollers: AtomicU32::new(0),
             mixed: Lock::<P, _, { rank::POLLERS }>::new(Vec::new()),
-            foreground: AtomicU32::new(0),
+            terminals: Lock::<P, _, { rank::TERMINALS }>::new(Terminals::default()),
             ids: AtomicU64::new(1),
             kernel_page: KernelPage::new(),
             last_map: Lock::<P, _, { rank::PROCESS }>::new(None),
@@ -105,15 +121,28 @@ impl<P: Platform> Linux<P> {
         let files = FdTable::standard(self);
         let process = Process::first(self, pid, &image, Arc::new(files));
         let cpu = self.platform.guest_thread(self.vm, image.space.id())?;
-        let thread = Thread::new(pid, &cpu);
-        self.processes
-            .lock()
-            .insert(process.clone(), thread.clone());
+        let thread = Thread::new(pid, &cpu, process.creds.lock().clone());
+        self.enter_first(&process, &thread);
         let mut task = Task::new(self, process.clone(), thread, cpu, image.space);
         task.regs = image.regs;
         task.supervise();
         self.end_all();
         Ok(self.collect(pid))
+    }
+
+    /// Enters the first process where the runner stands among its host's processes.
+    fn enter_first(&self, process: &Arc<Process<P>>, thread: &Arc<Thread<P>>) {
+        let standing = self.platform.standing();
+        let place = |leads| if leads { process.pid } else { INIT };
+        let (pgid, sid) = (place(standing.leads_group), place(standing.leads_session));
+        process.signals.lock().ignore(SigSet(standing.ignored));
+        let mut table = self.processes.lock();
+        table.insert(process.clone(), thread.clone(), pgid, sid);
+        if let Some(device) = standing.terminal {
+            let foreground = pgid;
+            let controlling = Controlling { device, foreground };
+            self.terminals.lock().set(sid, controlling);
+        }
     }
 
     /// Loads `program` as [`Linux::run`] does and lets go of it: whether it could be started.
@@ -128,23 +157,6 @@ impl<P: Platform> Linux<P> {
         let loaded = exec::load(self, None, request).map(drop);
         self.inodes.sweep(self);
         loaded
-    }
-
-    /// Passes on a signal that the runner got: what a terminal sends to its foreground group
-    /// (`SIGINT`, `SIGQUIT`), anything else to the main program.
-    ///
-    /// Errors: [`Errno::ESRCH`] while nobody runs who could get it.
-    pub fn pass_signal(&self, signal: u32) -> Result<(), Errno> {
-        let info = SigInfo::sent(signal, abi::SI_USER as i32, 0, self.platform.identity().uid);
-        let main = crate::process::INIT + 1;
-        if !matches!(signal, abi::SIGINT | abi::SIGQUIT) {
-            return self.signal_process(main, info);
-        }
-        let group = match self.foreground.load(Ordering::SeqCst) {
-            0 => self.processes.lock().get(main).map_or(0, |r| r.pgid),
-            set => set,
-        };
-        self.signal_many(info, |record| record.pgid == group)
     }
 
     /// The map of the main program as it was when it ended, if [`Options::keep_map`] was set.
@@ -165,7 +177,9 @@ impl<P: Platform> Linux<P> {
             }
             self.sleep(crate::blocking::all_channel(), ticket, None);
         }
+        self.sockets.end();
         self.inodes.sweep(self);
+        self.segments.end(self);
         self.kernel_page.end(self);
     }
 

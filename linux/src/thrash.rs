@@ -2,7 +2,8 @@
 //!
 //! With fewer frames than one instruction needs, every fault is resolved and the instruction
 //! never ends. A copy over many pages faults often at one instruction too, but at ever new
-//! addresses: only faults that come back to an address of late count.
+//! addresses: only faults that come back to an address of late count, and none from before a
+//! system call, which is progress.
 
 /// How many of the last addresses are remembered: one instruction touches fewer pages.
 const REMEMBERED: usize = 8;

@@ -1,6 +1,7 @@
 //! Threads: the record that others see, and the supervisor's loop.
 
 use crate::blocking::all_channel;
+use crate::creds::Creds;
 use crate::errno::Errno;
 use crate::platform::{GuestThread, Kicker, Platform, Registers, Trap};
 use crate::process::{ExitStatus, Process};
@@ -11,7 +12,8 @@ use crate::thrash::Thrash;
 use crate::{Lock, rank};
 use alloc::format;
 use alloc::sync::Arc;
-use bsdvm::{Access, Channel, FaultError, VirtAddr};
+use alloc::vec::Vec;
+use bsdvm::{Access, Channel, FaultError, Faulted, VirtAddr};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use linux_raw_sys::general as abi;
 
@@ -21,6 +23,17 @@ pub(crate) struct Thread<P: Platform> {
     tid: AtomicU32,
     pub(crate) signals: Lock<P, ThreadSignals, { rank::THREAD }>,
     kicker: Lock<P, P::Kicker, { rank::THREAD }>,
+    /// The name of a thread that is not the first, once it has one.
+    pub(crate) name: Lock<P, Option<Vec<u8>>, { rank::THREAD }>,
+    /// Nanoseconds by which its sleeps may be late: kept and told.
+    pub(crate) slack: AtomicU64,
+    /// Nanoseconds of guest threads that it had before `exec`.
+    pub(crate) user_before: AtomicU64,
+    /// Nanoseconds of its supervisor, as of when that last told.
+    pub(crate) system_time: AtomicU64,
+    /// Faults that were resolved.
+    pub(crate) faults: AtomicU64,
+    pub(crate) creds: Lock<P, Creds, { rank::THREAD }>,
     /// The channel it sleeps on; 0 when it does not.
     pub(crate) sleeping: AtomicU64,
     /// It alone is to end: another thread of its process calls `exec`.
@@ -32,11 +45,17 @@ pub(crate) struct Thread<P: Platform> {
 }
 
 impl<P: Platform> Thread<P> {
-    pub(crate) fn new(tid: u32, cpu: &P::Thread) -> Arc<Thread<P>> {
+    pub(crate) fn new(tid: u32, cpu: &P::Thread, creds: Creds) -> Arc<Thread<P>> {
         Arc::new(Thread {
             tid: AtomicU32::new(tid),
             signals: Lock::<P, _, { rank::THREAD }>::new(ThreadSignals::default()),
             kicker: Lock::<P, _, { rank::THREAD }>::new(cpu.kicker()),
+            name: Lock::<P, _, { rank::THREAD }>::new(None),
+            slack: crate::syscall::prctl::slack(),
+            user_before: AtomicU64::new(0),
+            system_time: AtomicU64::new(0),
+            faults: AtomicU64::new(0),
+            creds: Lock::<P, _, { rank::THREAD }>::new(creds),
             sleeping: AtomicU64::new(0),
             dismissed: AtomicBool::new(false),
             clear_tid: AtomicU64::new(0),
@@ -92,7 +111,7 @@ pub(crate) struct Task<P: Platform> {
     /// This thread's own end, by `exit`.
     pub(crate) exit: Option<ExitStatus>,
     thrash: Thrash,
-    started: u64,
+    pub(crate) started: u64,
 }
 
 impl<P: Platform> Task<P> {
@@ -123,7 +142,10 @@ impl<P: Platform> Task<P> {
         self.started = self.sys.platform.cpu_time();
         while self.prepare_return() {
             match self.cpu.run(self.sys.vm, &mut self.regs) {
-                Trap::Syscall => self.system_call(),
+                Trap::Syscall => {
+                    self.thrash = Thrash::default();
+                    self.system_call();
+                }
                 Trap::Fault {
                     address, access, ..
                 } => self.fault(address, access),
@@ -171,11 +193,21 @@ impl<P: Platform> Task<P> {
     fn fault(&mut self, address: VirtAddr, access: Access) {
         if self.thrash.note(self.regs.rip, address.0) {
             self.thrash = Thrash::default();
-            self.sys.kill_largest();
-            return;
+            // With memory to spare it is somebody who takes the page away again and again.
+            if self.sys.is_short_of_memory() {
+                self.sys.kill_largest();
+                return;
+            }
         }
         let (signal, code) = match self.space.core().fault(address, access) {
-            Ok(_) => return,
+            Ok(Faulted::PagedIn) => {
+                self.process.used.lock().major += 1;
+                return;
+            }
+            Ok(_) => {
+                self.thread.faults.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
             Err(FaultError::NoMemory) => {
                 // Whoever is killed for it, this thread looks at its signals and faults again.
                 self.find_memory(&mut 0).ok();
@@ -200,9 +232,11 @@ impl<P: Platform> Task<P> {
 
     /// Ends this thread, and the process with the last one. What the thread has is given back
     /// before it leaves the table: a process that has ended has nothing left.
-    fn finish(mut self) {
+    fn finish(self) {
         self.release_futexes();
-        self.add_cpu_time();
+        self.note_time();
+        self.note_memory();
+        let used = self.thread.used();
         let Task {
             sys,
             process,
@@ -220,6 +254,9 @@ impl<P: Platform> Task<P> {
             match table.get_mut(process.pid) {
                 Some(record) => {
                     record.threads.retain(|t| !Arc::ptr_eq(t, &thread));
+                    let mut all = process.used.lock();
+                    *all = all.with(used);
+                    drop(all);
                     record.threads.is_empty()
                 }
                 None => true,
@@ -231,25 +268,12 @@ impl<P: Platform> Task<P> {
         }
         sys.wake(all_channel());
     }
-
-    fn add_cpu_time(&mut self) {
-        let now = self.sys.platform.cpu_time();
-        let used = now.saturating_sub(self.started);
-        self.process.cpu_time.fetch_add(used, Ordering::Relaxed);
-        self.started = now;
-    }
-
-    /// Nanoseconds of processor time that this thread has used.
-    pub(crate) fn cpu_time(&self) -> u64 {
-        self.sys.platform.cpu_time().saturating_sub(self.started)
-    }
 }
 
 /// Keeps the map of the first process as text, if it is wanted.
 fn keep_last_map<P: Platform>(sys: &Linux<P>, process: &Process<P>) {
-    let first = crate::process::INIT + 1;
     if sys.options.keep_map
-        && process.pid == first
+        && process.pid == sys.processes.lock().main
         && let Some(space) = process.space()
     {
         let text = crate::maps::text(sys, &space);

@@ -5,7 +5,7 @@ use crate::errno::Errno;
 use crate::platform::Platform;
 use crate::process::{ExitStatus, Life, Processes, Record, Report};
 use crate::thread::Task;
-use core::sync::atomic::Ordering;
+use crate::usage::Used;
 use linux_raw_sys::general as abi;
 
 /// Which children are meant.
@@ -35,12 +35,13 @@ impl Event {
     }
 }
 
-/// A child that did something, and the processor time it used, in nanoseconds.
+/// A child that did something, and what it used.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Waited {
     pub(crate) pid: u32,
     pub(crate) event: Event,
-    pub(crate) cpu_time: u64,
+    pub(crate) used: Used,
+    pub(crate) uid: u32,
 }
 
 /// What a wait finds in the table.
@@ -63,11 +64,19 @@ fn event_of<P: Platform>(record: &Record<P>, options: u32) -> Option<Event> {
     }
 }
 
+/// Whether a child that ends with this signal is waited for: one with another signal than
+/// `SIGCHLD` only by who asks for such.
+fn is_meant(exit_signal: u32, options: u32) -> bool {
+    let unusual = exit_signal != abi::SIGCHLD;
+    options & abi::__WALL != 0 || unusual == (options & abi::__WCLONE != 0)
+}
+
 impl<P: Platform> Processes<P> {
     /// Looks for a child of `parent`, and takes what it found unless it is to be left.
     fn look(&mut self, parent: u32, which: Which, options: u32) -> Look {
         let wanted = |r: &&mut Record<P>| {
             r.parent == parent
+                && is_meant(r.exit_signal, options)
                 && match which {
                     Which::Any => true,
                     Which::Pid(pid) => r.process.pid == pid,
@@ -79,13 +88,15 @@ impl<P: Platform> Processes<P> {
         for record in self.records.values_mut().filter(wanted) {
             any = true;
             if let Some(event) = event_of(record, options) {
-                let used = &record.process;
-                let cpu_time =
-                    used.cpu_time.load(Ordering::Relaxed) + used.child_time.load(Ordering::Relaxed);
+                let process = &record.process;
+                let own = *process.used.lock();
+                let used = own.with(*process.child_used.lock());
+                let uid = process.creds.lock().user.real;
                 found = Some(Waited {
                     pid: record.process.pid,
                     event,
-                    cpu_time,
+                    used,
+                    uid,
                 });
                 if options & abi::WNOWAIT == 0 {
                     record.report = None;
@@ -125,13 +136,13 @@ impl<P: Platform> Task<P> {
         };
         if let Some(Waited {
             event: Event::Ended(_),
-            cpu_time,
+            used,
             ..
         }) = waited
+            && options & abi::WNOWAIT == 0
         {
-            self.process
-                .child_time
-                .fetch_add(cpu_time, Ordering::Relaxed);
+            let mut all = self.process.child_used.lock();
+            *all = all.with(used);
         }
         Ok(waited)
     }

@@ -8,9 +8,17 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// Debian packages, by a program that each brings.
-const PACKAGES: [(&str, &str); 3] = [
+const PACKAGES: [(&str, &str); 11] = [
     ("busybox", "busybox-static"),
     ("gcc", "build-essential"),
+    ("musl-gcc", "musl-tools"),
+    ("git", "git"),
+    ("perl", "perl"),
+    ("python3", "python3"),
+    ("sqlite3", "sqlite3"),
+    ("xz", "xz-utils"),
+    ("setsid", "util-linux"),
+    ("pgrep", "procps"),
     (QEMU, "qemu-system-x86"),
 ];
 

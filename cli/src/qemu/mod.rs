@@ -10,6 +10,7 @@ mod build;
 pub(crate) mod launch;
 mod serve;
 
+use crate::guard;
 use crate::interrupt;
 use crate::run::{self, Failure, OURS, RunArgs};
 use bsdvm::Counters;
@@ -26,11 +27,15 @@ pub(crate) fn run(args: &RunArgs, program: Program, shown: &str) -> Result<u8, F
     let qemu = launch::find()?;
     let kernel = build::kernel()?;
     let host = HostPlatform::new();
+    let _guard = guard::start(&host);
     let boot = boot(args, program, &host);
     let mut machine = Machine::start(&qemu, &kernel, args.memory.bytes)?;
     let server = Server::new(host, boot, machine.take_input());
     let passer = server.passer();
-    interrupt::pass_on(move |number| passer.pass(number));
+    let ignored = bsdvm_host::standing().ignored;
+    interrupt::pass_on(&interrupt::ENDING, ignored, move |number| {
+        passer.pass(number)
+    });
     let ending = server.serve(machine.take_output());
     interrupt::ended();
     let said = machine.end();

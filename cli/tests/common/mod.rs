@@ -3,10 +3,14 @@
 // Each test program uses its own part of this.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod pty;
+pub mod stubs;
+
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::OnceLock;
+use std::sync::Mutex;
 
 /// How long one program may take, in seconds: a hang is a failure.
 const LIMIT: &str = "60";
@@ -92,22 +96,21 @@ pub fn busybox() -> &'static str {
     path
 }
 
-/// A guest program of `tests/guests`, compiled once.
+/// A guest program of `tests/guests`, compiled once in each test program.
 pub fn guest(name: &str) -> PathBuf {
-    static DONE: OnceLock<()> = OnceLock::new();
+    static DONE: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     let out = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    DONE.get_or_init(|| {
-        for name in ["acts", "deny", "memdiff", "memory", "signals"] {
-            let source = format!("{}/tests/guests/{name}.c", env!("CARGO_MANIFEST_DIR"));
-            // A name of its own while it is written: other test programs may do the same.
-            let draft = out.join(format!("{name}.{}", std::process::id()));
-            let mut cc = Command::new("cc");
-            cc.args(["-O1", "-w", "-pthread", "-static", "-o"])
-                .arg(&draft)
-                .arg(source);
-            assert!(cc.status().expect("a C compiler").success(), "{name}.c");
-            std::fs::rename(&draft, out.join(name)).expect("rename");
-        }
-    });
+    let mut done = DONE.lock().unwrap_or_else(|e| e.into_inner());
+    if done.insert(name.to_owned()) {
+        let source = format!("{}/tests/guests/{name}.c", env!("CARGO_MANIFEST_DIR"));
+        // A name of its own while it is written: other test programs may do the same.
+        let draft = out.join(format!("{name}.{}", std::process::id()));
+        let mut cc = Command::new("cc");
+        cc.args(["-O1", "-w", "-pthread", "-static", "-o"])
+            .arg(&draft)
+            .arg(source);
+        assert!(cc.status().expect("a C compiler").success(), "{name}.c");
+        std::fs::rename(&draft, out.join(name)).expect("rename");
+    }
     out.join(name)
 }

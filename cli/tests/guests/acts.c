@@ -21,6 +21,13 @@ static void *churn(void *a) {
     return a;
 }
 
+static volatile int taken;
+static void *taker(void *p) {
+    for (int i = 0; i < 3000; i++) madvise(p, 4096, MADV_DONTNEED);
+    taken = 1;
+    return 0;
+}
+
 int main(int c, char **v) {
     if (c < 2) return 2;
     if (is(v, "touch")) {
@@ -99,6 +106,19 @@ int main(int c, char **v) {
             _exit(0);
         }
         wait(0);
+        return 0;
+    }
+    if (is(v, "again")) { /* one instruction, one address, a page that is new each time */
+        volatile char *p = mmap(0, 4096, 3, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        for (int i = 0; i < 2000; i++) {
+            *p = 1;
+            if (munmap((void *)p, 4096) || mmap((void *)p, 4096, 3, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != p) return 3;
+        }
+        pthread_t t; /* and one that another thread takes away */
+        pthread_create(&t, 0, taker, (void *)p);
+        while (!taken) *p = 1;
+        pthread_join(t, 0);
+        puts("done");
         return 0;
     }
     if (is(v, "tables")) {

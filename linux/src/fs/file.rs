@@ -7,10 +7,14 @@ use super::memfile::MemFile;
 use super::pipe::PipeEnd;
 use super::proc::Maker;
 use super::socket::Socket;
+use super::special::Special;
 use crate::errno::Errno;
 use crate::platform::{DirEntry, FileStat, HostFile, Moment, Platform};
 use crate::system::Linux;
+use crate::terminal::MasterEnd;
+use crate::thread::Task;
 use crate::{Lock, rank};
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -24,6 +28,8 @@ pub(crate) struct HostOpen<P: Platform> {
     /// The type bits of its mode.
     pub(crate) kind: u32,
     pub(crate) rdev: (u32, u32),
+    /// What hangs a terminal up, if this is a master.
+    pub(crate) master: Option<MasterEnd<P>>,
     /// Its inode, once this description has mapped it.
     inode: Lock<P, Option<InodeRef<P>>, { rank::FILE }>,
 }
@@ -85,7 +91,8 @@ pub(crate) enum Kind<P: Platform> {
     Listing(Listing<P>),
     Event(EventCounter<P>),
     Epoll(Epoll<P>),
-    Socket(Socket<P>),
+    Socket(Arc<Socket<P>>),
+    Special(Box<dyn Special<P>>),
 }
 
 /// An open file.
@@ -114,9 +121,18 @@ impl<P: Platform> OpenFile<P> {
             key: key_of(&stat),
             kind: stat.kind(),
             rdev: stat.rdev,
+            master: None,
             inode: Lock::<P, _, { rank::FILE }>::new(None),
         };
         Ok(OpenFile::with(Kind::Host(host), flags))
+    }
+
+    /// The same, with what closing it does if it is the master of a terminal.
+    pub(crate) fn with_master(mut self, sys: &'static Linux<P>) -> OpenFile<P> {
+        if let Kind::Host(host) = &mut self.kind {
+            host.master = host.master_end(sys);
+        }
+        self
     }
 
     /// Something of ours that is read and written, with further status flags.
@@ -198,7 +214,7 @@ impl<P: Platform> OpenFile<P> {
             Kind::Text(_) => Ok(made_up(abi::S_IFREG | 0o444, 1, 0)),
             Kind::Listing(_) => Ok(made_up(abi::S_IFDIR | 0o500, 1, 0)),
             Kind::Socket(socket) => Ok(made_up(abi::S_IFSOCK | 0o777, socket.id(), 0)),
-            Kind::Event(_) | Kind::Epoll(_) => Ok(made_up(0o600, 1, 0)),
+            Kind::Event(_) | Kind::Epoll(_) | Kind::Special(_) => Ok(made_up(0o600, 1, 0)),
         }
     }
 
@@ -209,7 +225,9 @@ impl<P: Platform> OpenFile<P> {
             Kind::Memory(file) => file.seek(offset, whence),
             Kind::Text(text) => text.seek(offset, whence),
             Kind::Listing(listing) => listing.seek(offset, whence),
-            Kind::Pipe(_) | Kind::Socket(_) | Kind::Event(_) | Kind::Epoll(_) => Err(Errno::ESPIPE),
+            Kind::Pipe(_) | Kind::Socket(_) => Err(Errno::ESPIPE),
+            // They are where they are, as on Linux.
+            Kind::Special(_) | Kind::Event(_) | Kind::Epoll(_) => Ok(0),
         }
     }
 
@@ -242,6 +260,7 @@ impl<P: Platform> OpenFile<P> {
             Kind::Socket(socket) => Ok(format!("socket:[{}]", socket.id()).into_bytes()),
             Kind::Event(_) => Ok(b"anon_inode:[eventfd]".to_vec()),
             Kind::Epoll(_) => Ok(b"anon_inode:[eventpoll]".to_vec()),
+            Kind::Special(special) => Ok(special.name().as_bytes().to_vec()),
         }
     }
 
@@ -251,17 +270,27 @@ impl<P: Platform> OpenFile<P> {
             Kind::Pipe(pipe) => pipe.changes(),
             Kind::Socket(socket) => socket.changes(),
             Kind::Event(event) => event.changes(),
+            Kind::Special(special) => special.changes(),
             _ => 0,
         }
     }
 
-    /// The bits of `poll` for what is ours.
-    pub(crate) fn poll(&self) -> u16 {
+    /// When it becomes ready by itself.
+    pub(crate) fn due(&self, task: &Task<P>) -> Option<u64> {
+        match &self.kind {
+            Kind::Special(special) => special.due(task),
+            _ => None,
+        }
+    }
+
+    /// The bits of `poll` for what is ours, as `task` sees it.
+    pub(crate) fn poll(&self, task: &Task<P>) -> u16 {
         const READY: u32 = abi::POLLIN | abi::POLLRDNORM | abi::POLLOUT | abi::POLLWRNORM;
         match &self.kind {
             Kind::Pipe(pipe) => pipe.poll(),
             Kind::Socket(socket) => socket.poll(),
             Kind::Event(event) => event.poll(),
+            Kind::Special(special) => special.poll(task),
             // A list of files is asked by `epoll_wait` only.
             Kind::Host(_) | Kind::Epoll(_) => 0,
             Kind::Memory(_) | Kind::Text(_) | Kind::Listing(_) => READY as u16,

@@ -253,10 +253,11 @@ impl<P: Platform> Inodes<P> {
             .map(|e| e.inode.clone())
     }
 
-    /// Lets go of the objects that nobody uses any more. Called after something may have lost its
+    /// Lets go of the objects that nobody uses any more, segments of shared memory included. Called after something may have lost its
     /// last use: a mapping, a file, a process.
     pub(crate) fn sweep(&self, sys: &Linux<P>) {
         sys.memory_inodes.sweep(sys);
+        sys.segments.sweep(sys, 0);
         let mut leaving = Vec::new();
         for entry in self.table.lock().by_key.values_mut() {
             let object = sys.vm.object(entry.inode.object);

@@ -5,6 +5,7 @@
 //! * `pipe`: pipes, which are ours;
 //! * `inode`: host files that have pages: one object of the core for each, and its pager;
 //! * `memfile`, `meminode`: files that are memory only (`memfd_create`);
+//! * `special`: files that stand for something else: `timerfile`, `sigfile`, `pidfile`;
 //! * `path`: where a path leads: to the host, or to us (`/proc/self`, `/dev/fd`);
 //! * `proc`: what the files of `/proc` say.
 
@@ -16,7 +17,11 @@ pub(crate) mod kernel_page;
 pub(crate) mod memfile;
 pub(crate) mod meminode;
 pub(crate) mod path;
+pub(crate) mod pidfile;
 pub(crate) mod pipe;
 pub(crate) mod proc;
+pub(crate) mod sigfile;
 pub(crate) mod socket;
+pub(crate) mod special;
 pub(crate) mod table;
+pub(crate) mod timerfile;

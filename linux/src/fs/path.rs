@@ -99,6 +99,11 @@ fn number(text: &[u8]) -> Option<u32> {
     core::str::from_utf8(text).ok()?.parse().ok()
 }
 
+/// Whether an absolute path is that of the caller's own terminal.
+pub(crate) fn is_own_terminal(path: &[u8]) -> bool {
+    path.first() == Some(&b'/') && parts(path).as_slice() == [&b"dev"[..], b"tty"]
+}
+
 /// What of ours an absolute path names for process `pid`, if anything.
 pub(crate) fn own(path: &[u8], pid: u32) -> Option<Own> {
     match parts(path).as_slice() {
@@ -128,7 +133,7 @@ impl<P: Platform> Task<P> {
     pub(crate) fn start_at(&self, fd: u64) -> Result<Start<P>, Errno> {
         let fd = fd as i32;
         if fd == AT_FDCWD {
-            return Ok(Start::Dir(self.process.shared.lock().cwd.clone()));
+            return Ok(Start::Dir(self.process.cwd()));
         }
         Ok(Start::File(self.file(fd as u64)?))
     }
@@ -157,7 +162,7 @@ impl<P: Platform> Task<P> {
         if path.first() == Some(&b'/') || path.is_empty() {
             return Ok(path.to_vec());
         }
-        let cwd = self.process.shared.lock().cwd.clone();
+        let cwd = self.process.cwd();
         let mut full = cwd.path(&self.sys.platform)?;
         full.push(b'/');
         full.extend_from_slice(path);
@@ -189,6 +194,13 @@ mod tests {
         assert_eq!(own(b"/dev/stdin", 7), Some(Own::Fd(0)));
         assert_eq!(own(b"/proc/meminfo", 7), Some(Own::MemInfo));
         assert_eq!(own(b"/dev/kpmap", 7), Some(Own::KernelPage));
+    }
+
+    #[test]
+    fn the_own_terminal_has_one_path() {
+        assert!(is_own_terminal(b"/dev/../dev//tty"));
+        assert!(!is_own_terminal(b"dev/tty"));
+        assert!(!is_own_terminal(b"/dev/tty1"));
     }
 
     #[test]

@@ -139,19 +139,6 @@ impl<P: Platform> PipeEnd<P> {
         self.pipe.changes.load(Ordering::SeqCst)
     }
 
-    /// What [`PipeEnd::take`] would take, left where it is.
-    pub(crate) fn peek(&self, max: usize) -> Attempt<Vec<u8>> {
-        let buffer = self.pipe.buffer.lock();
-        if buffer.bytes.is_empty() {
-            return if buffer.writers == 0 {
-                Attempt::Broken
-            } else {
-                Attempt::Wait
-            };
-        }
-        Attempt::Done(buffer.bytes.iter().take(max).copied().collect())
-    }
-
     pub(crate) fn take(&self, max: usize) -> Attempt<Vec<u8>> {
         let got = self.pipe.buffer.lock().take(max);
         if matches!(&got, Attempt::Done(bytes) if !bytes.is_empty()) {

@@ -52,7 +52,7 @@ impl<P: Platform> Task<P> {
             b"" | b"fd" | b"task" => return Ok(Node::Dir),
             b"exe" => return Ok(Node::Link(process.shared.lock().exe.clone())),
             b"cwd" => {
-                let cwd = process.shared.lock().cwd.clone();
+                let cwd = process.cwd();
                 return Ok(Node::Link(cwd.path(&self.sys.platform)?));
             }
             b"root" => return Ok(Node::Link(b"/".to_vec())),
@@ -96,7 +96,7 @@ fn text<P: Platform>(
 fn stat_line<P: Platform>(sys: &Linux<P>, process: &Arc<Process<P>>) -> Result<String, Errno> {
     let (size, resident) = figures(process);
     let name = String::from_utf8_lossy(&process.shared.lock().name).into_owned();
-    let ticks = process.cpu_time.load(Ordering::Relaxed) / 10_000_000;
+    let ticks = sys.used(process).time() / 10_000_000;
     let table = sys.processes.lock();
     let record = table.get(process.pid).ok_or(Errno::ENOENT)?;
     let state = state_letter(record.life, process.stopped.load(Ordering::Relaxed));
@@ -116,8 +116,9 @@ fn status<P: Platform>(sys: &Linux<P>, process: &Arc<Process<P>>) -> Result<Stri
     let (size, resident) = figures(process);
     let kib = Linux::<P>::PAGE_BYTES / 1024;
     let name = String::from_utf8_lossy(&process.shared.lock().name).into_owned();
-    let id = sys.platform.identity();
     let locked = process.space().map_or(0, |s| s.locked_bytes()) / 1024;
+    let creds = process.creds.lock().clone();
+    let (u, g) = (creds.user, creds.group);
     let table = sys.processes.lock();
     let record = table.get(process.pid).ok_or(Errno::ENOENT)?;
     let state = state_letter(record.life, process.stopped.load(Ordering::Relaxed));
@@ -126,14 +127,14 @@ fn status<P: Platform>(sys: &Linux<P>, process: &Arc<Process<P>>) -> Result<Stri
          Uid:\t{}\t{}\t{}\t{}\nGid:\t{}\t{}\t{}\t{}\n\
          VmSize:\t{:8} kB\nVmLck:\t{locked:8} kB\nVmRSS:\t{:8} kB\nThreads:\t{}\n",
         record.parent,
-        id.uid,
-        id.euid,
-        id.euid,
-        id.euid,
-        id.gid,
-        id.egid,
-        id.egid,
-        id.egid,
+        u.real,
+        u.effective,
+        u.saved,
+        u.files,
+        g.real,
+        g.effective,
+        g.saved,
+        g.files,
         size * kib,
         resident * kib,
         record.threads.len(),

@@ -67,6 +67,7 @@ impl<P: Platform> Task<P> {
             SIG_IGN => {}
             SIG_DFL => match default_action(info.signal) {
                 DefaultAction::Ignore | DefaultAction::Continue => {}
+                DefaultAction::Stop if self.is_out_of_job_control(info.signal) => {}
                 DefaultAction::Stop => {
                     let report = Report::Stopped(info.signal as u8);
                     self.sys.set_stopped(self.process.pid, report);
@@ -75,6 +76,12 @@ impl<P: Platform> Task<P> {
             },
             _ => self.run_handler(info, action),
         }
+    }
+
+    /// Nobody would continue the caller's group: what a terminal stops goes on.
+    fn is_out_of_job_control(&self, signal: u32) -> bool {
+        let (pgid, _) = self.group_and_session();
+        signal != abi::SIGSTOP && self.sys.processes.lock().is_orphaned(pgid)
     }
 
     fn killed_by(&mut self, info: SigInfo) {

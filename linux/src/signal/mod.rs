@@ -10,6 +10,9 @@ mod post;
 
 pub(crate) use frame::AltStack;
 
+use crate::platform::Platform;
+use crate::{Lock, rank};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bsdvm::Access;
 use core::fmt;
@@ -160,6 +163,14 @@ impl SigInfo {
         info
     }
 
+    /// Timer `id` of the process has run out, `overrun` times besides the one.
+    pub(crate) fn timer(signal: u32, id: i32, overrun: u32, value: u64) -> SigInfo {
+        let mut info = SigInfo::new(signal, abi::SI_TIMER);
+        info.fields[0] = u64::from(id as u32) | u64::from(overrun) << 32;
+        info.fields[1] = value;
+        info
+    }
+
     /// Notes for the frame how the address was touched. The kernel keeps it beside the record,
     /// not in it; the last word of the union is not used by any fault.
     pub(crate) fn set_access(&mut self, access: Access) {
@@ -198,6 +209,17 @@ pub(crate) struct Action {
 }
 
 impl Action {
+    /// The flags that are kept; a program that asks what is known finds the others gone.
+    pub(crate) const KNOWN: u64 = (abi::SA_NOCLDSTOP
+        | abi::SA_NOCLDWAIT
+        | abi::SA_SIGINFO
+        | abi::SA_ONSTACK
+        | abi::SA_RESTART
+        | abi::SA_NODEFER
+        | abi::SA_RESETHAND
+        | abi::SA_EXPOSE_TAGBITS
+        | abi::SA_RESTORER) as u64;
+
     pub(crate) fn has(&self, flag: u32) -> bool {
         self.flags & u64::from(flag) != 0
     }
@@ -239,6 +261,19 @@ impl Pending {
         true
     }
 
+    /// Adds to what timer `id` missed, if its signal still waits; whether it does.
+    pub(crate) fn overrun(&mut self, id: i32, more: u32) -> bool {
+        let of_timer =
+            |i: &&mut SigInfo| i.code == abi::SI_TIMER && i.fields[0] as u32 == id as u32;
+        let Some(info) = self.queue.iter_mut().find(of_timer) else {
+            return false;
+        };
+        let count = ((info.fields[0] >> 32) as u32).saturating_add(more);
+        let count = count.min(i32::MAX as u32);
+        info.fields[0] = u64::from(id as u32) | u64::from(count) << 32;
+        true
+    }
+
     /// Takes the first of `allowed` in the order of delivery.
     pub(crate) fn take(&mut self, allowed: SigSet) -> Option<SigInfo> {
         let signal = self.set().intersect(allowed).first()?;
@@ -252,46 +287,45 @@ impl Pending {
     }
 }
 
-/// What the threads of a process share.
+/// What is done about each signal.
 #[derive(Clone, Debug)]
-pub(crate) struct ProcessSignals {
-    actions: [Action; SIGNALS as usize],
-    pub(crate) pending: Pending,
-}
+pub(crate) struct Actions([Action; SIGNALS as usize]);
 
-impl Default for ProcessSignals {
+impl Default for Actions {
     fn default() -> Self {
-        ProcessSignals {
-            actions: [Action::default(); SIGNALS as usize],
-            pending: Pending::default(),
-        }
+        Actions([Action::default(); SIGNALS as usize])
     }
 }
 
-impl ProcessSignals {
-    /// The disposition of `signal`, which is one.
-    pub(crate) fn action(&self, signal: u32) -> Action {
+impl Actions {
+    fn get(&self, signal: u32) -> Action {
         let index = (signal as usize).wrapping_sub(1);
-        self.actions.get(index).copied().unwrap_or_default()
+        self.0.get(index).copied().unwrap_or_default()
     }
 
-    pub(crate) fn set_action(&mut self, signal: u32, action: Action) {
-        if let Some(slot) = self.actions.get_mut((signal as usize).wrapping_sub(1)) {
+    fn set(&mut self, signal: u32, action: Action) {
+        if let Some(slot) = self.0.get_mut((signal as usize).wrapping_sub(1)) {
             *slot = action;
         }
     }
 
-    /// What a forked child has: the dispositions, nothing pending.
-    pub(crate) fn forked(&self) -> ProcessSignals {
-        ProcessSignals {
-            actions: self.actions,
-            pending: Pending::default(),
+    /// Ignores every signal of `set`.
+    fn ignore(&mut self, set: SigSet) {
+        for signal in (1..=SIGNALS).filter(|&s| set.contains(s)) {
+            let handler = SIG_IGN;
+            self.set(
+                signal,
+                Action {
+                    handler,
+                    ..Action::default()
+                },
+            );
         }
     }
 
     /// What is left after `exec`: what was caught is as by default, what was ignored stays so.
-    pub(crate) fn reset_for_exec(&mut self) {
-        for action in &mut self.actions {
+    fn reset(&mut self) {
+        for action in &mut self.0 {
             let handler = if action.handler == SIG_IGN {
                 SIG_IGN
             } else {
@@ -302,6 +336,63 @@ impl ProcessSignals {
                 ..Action::default()
             };
         }
+    }
+}
+
+/// What the threads of a process share.
+pub(crate) struct ProcessSignals<P: Platform> {
+    /// Shared with other processes after `CLONE_SIGHAND`.
+    actions: Arc<Lock<P, Actions, { rank::ACTIONS }>>,
+    pub(crate) pending: Pending,
+}
+
+impl<P: Platform> Default for ProcessSignals<P> {
+    fn default() -> Self {
+        ProcessSignals::with(Actions::default())
+    }
+}
+
+impl<P: Platform> ProcessSignals<P> {
+    /// These dispositions, and nothing pending.
+    fn with(actions: Actions) -> Self {
+        ProcessSignals {
+            actions: Arc::new(Lock::<P, _, { rank::ACTIONS }>::new(actions)),
+            pending: Pending::default(),
+        }
+    }
+
+    /// The disposition of `signal`, which is one.
+    pub(crate) fn action(&self, signal: u32) -> Action {
+        self.actions.lock().get(signal)
+    }
+
+    pub(crate) fn set_action(&mut self, signal: u32, action: Action) {
+        self.actions.lock().set(signal, action);
+    }
+
+    /// Ignores every signal of `set`.
+    pub(crate) fn ignore(&mut self, set: SigSet) {
+        self.actions.lock().ignore(set);
+    }
+
+    /// What a forked child has: the dispositions, nothing pending.
+    pub(crate) fn forked(&self) -> ProcessSignals<P> {
+        ProcessSignals::with(self.actions.lock().clone())
+    }
+
+    /// What a child has that shares the dispositions themselves.
+    pub(crate) fn shared(&self) -> ProcessSignals<P> {
+        ProcessSignals {
+            actions: self.actions.clone(),
+            pending: Pending::default(),
+        }
+    }
+
+    /// What is left after `exec`; whoever shared the dispositions keeps them.
+    pub(crate) fn reset_for_exec(&mut self) {
+        let mut actions = self.actions.lock().clone();
+        actions.reset();
+        self.actions = Arc::new(Lock::<P, _, { rank::ACTIONS }>::new(actions));
     }
 
     /// Whether children leave no zombie.
@@ -367,15 +458,15 @@ mod tests {
 
     #[test]
     fn exec_keeps_what_was_ignored() {
-        let mut signals = ProcessSignals::default();
-        signals.set_action(
+        let mut signals = Actions::default();
+        signals.set(
             2,
             Action {
                 handler: SIG_IGN,
                 ..Action::default()
             },
         );
-        signals.set_action(
+        signals.set(
             3,
             Action {
                 handler: 0x1234,
@@ -383,24 +474,24 @@ mod tests {
                 ..Action::default()
             },
         );
-        signals.set_action(
+        signals.set(
             0,
             Action {
                 handler: 7,
                 ..Action::default()
             },
         );
-        signals.set_action(
+        signals.set(
             65,
             Action {
                 handler: 7,
                 ..Action::default()
             },
         );
-        signals.reset_for_exec();
-        assert_eq!(signals.action(2).handler, SIG_IGN);
-        assert_eq!(signals.action(3), Action::default());
-        assert_eq!(signals.action(65), Action::default());
+        signals.reset();
+        assert_eq!(signals.get(2).handler, SIG_IGN);
+        assert_eq!(signals.get(3), Action::default());
+        assert_eq!(signals.get(65), Action::default());
     }
 
     #[test]

@@ -6,11 +6,13 @@ use crate::errno::Errno;
 use crate::platform::{GuestThread, Platform};
 use crate::process::Process;
 use crate::signal::AltStack;
+use crate::system::Linux;
 use crate::thread::{Task, Thread};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 use linux_raw_sys::general as abi;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// What is asked for, however it was asked.
 #[derive(Clone, Copy, Debug, Default)]
@@ -22,11 +24,14 @@ struct Wanted {
     parent_tid: u64,
     child_tid: u64,
     tls: u64,
+    /// Where the new process's descriptor is stored.
+    pidfd: u64,
+    /// Whether the child catches nothing.
+    clears: bool,
 }
 
-/// Flags that would need what this system has not.
-const UNSUPPORTED: u32 = abi::CLONE_PIDFD
-    | abi::CLONE_NEWNS
+/// Namespaces, which this system has not.
+const NAMESPACES: u32 = abi::CLONE_NEWNS
     | abi::CLONE_NEWCGROUP
     | abi::CLONE_NEWUTS
     | abi::CLONE_NEWIPC
@@ -35,6 +40,56 @@ const UNSUPPORTED: u32 = abi::CLONE_PIDFD
     | abi::CLONE_NEWNET;
 /// The smallest `struct clone_args`.
 const CLONE_ARGS: u64 = 64;
+/// The flag of `clone3` that makes a child handle no signal.
+const CLEAR_SIGHAND: u64 = 1 << 32;
+
+/// `struct clone_args`.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+impl CloneArgs {
+    /// What is asked for, unless it makes no sense or needs what this system has not.
+    fn wanted(self) -> Result<Wanted, Errno> {
+        let refused = u64::from(abi::CSIGNAL | abi::CLONE_DETACHED);
+        let flags = u32::try_from(self.flags & !CLEAR_SIGHAND).map_err(|_| Errno::EINVAL)?;
+        let clears = self.flags & CLEAR_SIGHAND != 0;
+        let unborn = flags & (abi::CLONE_THREAD | abi::CLONE_PARENT) != 0;
+        let senseless = self.flags & refused != 0
+            || (clears && flags & abi::CLONE_SIGHAND != 0)
+            || (unborn && self.exit_signal != 0)
+            || self.exit_signal > u64::from(crate::signal::SIGNALS)
+            || (self.stack == 0) != (self.stack_size == 0)
+            || self.set_tid != 0
+            || self.set_tid_size != 0;
+        if senseless {
+            return Err(Errno::EINVAL);
+        }
+        let top = self.stack.checked_add(self.stack_size);
+        Ok(Wanted {
+            flags,
+            exit_signal: self.exit_signal as u32,
+            stack: top.ok_or(Errno::EINVAL)?,
+            parent_tid: self.parent_tid,
+            child_tid: self.child_tid,
+            tls: self.tls,
+            pidfd: self.pidfd,
+            clears,
+        })
+    }
+}
 
 impl<P: Platform> Task<P> {
     pub(super) const CLONE: Calls<P> = &[
@@ -42,6 +97,7 @@ impl<P: Platform> Task<P> {
         (abi::__NR_vfork, Self::vfork),
         (abi::__NR_clone, Self::clone),
         (abi::__NR_clone3, Self::clone3),
+        (abi::__NR_unshare, Self::unshare),
     ];
 
     fn fork(&mut self, _: Args) -> Answer {
@@ -68,48 +124,67 @@ impl<P: Platform> Task<P> {
             parent_tid,
             child_tid,
             tls,
+            pidfd: parent_tid,
+            clears: false,
         })
     }
 
     fn clone3(&mut self, [at, size, ..]: Args) -> Answer {
+        if size > Linux::<P>::PAGE_BYTES {
+            return Err(Errno::E2BIG);
+        }
         if size < CLONE_ARGS {
             return Err(Errno::EINVAL);
         }
-        // flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls
-        let args: [u64; 8] = self.get(at)?;
-        let [
-            flags,
-            _,
-            child_tid,
-            parent_tid,
-            exit_signal,
-            stack,
-            stack_size,
-            tls,
-        ] = args;
-        let known = u32::try_from(flags).map_err(|_| Errno::EINVAL)?;
-        if known & abi::CSIGNAL != 0 || exit_signal > u64::from(crate::signal::SIGNALS) {
+        let mut args = CloneArgs::default();
+        let raw = self.bytes(at, size as usize)?;
+        let (known, rest) = raw.split_at(raw.len().min(size_of::<CloneArgs>()));
+        if rest.iter().any(|&b| b != 0) {
+            return Err(Errno::E2BIG);
+        }
+        args.as_mut_bytes()[..known.len()].copy_from_slice(known);
+        self.create(args.wanted()?)
+    }
+
+    fn unshare(&mut self, [flags, ..]: Args) -> Answer {
+        let flags = flags as u32;
+        let own = abi::CLONE_FS | abi::CLONE_FILES | abi::CLONE_SYSVSEM;
+        let alone = abi::CLONE_THREAD | abi::CLONE_SIGHAND | abi::CLONE_VM;
+        if flags & NAMESPACES != 0 {
+            return Err(Errno::EPERM);
+        }
+        if flags & !(own | alone) != 0 {
             return Err(Errno::EINVAL);
         }
-        if (stack == 0) != (stack_size == 0) {
+        let threads = {
+            let table = self.sys.processes.lock();
+            table.get(self.process.pid).map_or(1, |r| r.threads.len())
+        };
+        if flags & alone != 0 && threads > 1 {
             return Err(Errno::EINVAL);
         }
-        self.create(Wanted {
-            flags: known,
-            exit_signal: exit_signal as u32,
-            stack: stack.checked_add(stack_size).ok_or(Errno::EINVAL)?,
-            parent_tid,
-            child_tid,
-            tls,
-        })
+        if flags & abi::CLONE_FS != 0 {
+            self.process.unshare_roots();
+        }
+        if flags & abi::CLONE_FILES != 0 {
+            let files = Arc::new(self.process.files().forked());
+            let old = core::mem::replace(&mut self.process.shared.lock().files, files);
+            drop(old);
+        }
+        Ok(0)
     }
 
     fn create(&mut self, wanted: Wanted) -> Answer {
         let has = |flag| wanted.flags & flag != 0;
         let thread = has(abi::CLONE_THREAD);
+        let descriptor = has(abi::CLONE_PIDFD);
         let inconsistent = (thread && !has(abi::CLONE_SIGHAND))
+            || (descriptor && (thread || has(abi::CLONE_DETACHED)))
             || (has(abi::CLONE_SIGHAND) && !has(abi::CLONE_VM));
-        if inconsistent || has(UNSUPPORTED) || wanted.exit_signal > crate::signal::SIGNALS {
+        if has(NAMESPACES) {
+            return Err(Errno::EPERM);
+        }
+        if inconsistent || wanted.exit_signal > crate::signal::SIGNALS {
             return Err(Errno::EINVAL);
         }
         let tid = self.sys.processes.lock().allocate_pid()?;
@@ -131,7 +206,16 @@ impl<P: Platform> Task<P> {
                 .store(wanted.child_tid, Ordering::SeqCst);
         }
         let process = child.process.clone();
-        self.start(child, &wanted)?;
+        let fd = match descriptor {
+            true => Some(self.install_process(process.clone(), 0)?),
+            false => None,
+        };
+        let stored = fd.map_or(Ok(()), |fd| self.put(wanted.pidfd, &(fd as u32)));
+        let started = stored.and_then(|()| self.start(child, &wanted));
+        if let (Err(_), Some(fd)) = (&started, fd) {
+            drop(self.process.files().remove(fd as u32));
+        }
+        started?;
         if has(abi::CLONE_VFORK) {
             self.wait_for_vfork(&process);
         }
@@ -143,7 +227,11 @@ impl<P: Platform> Task<P> {
         let has = |flag| wanted.flags & flag != 0;
         let space = match has(abi::CLONE_VM) {
             true => self.space.clone(),
-            false => self.forked_space()?,
+            false => {
+                let space = self.forked_space()?;
+                self.sys.segments.forked(self.sys, self.process.pid);
+                space
+            }
         };
         let mut cpu = self.sys.platform.guest_thread(self.sys.vm, space.id())?;
         let from = self.cpu.fpu();
@@ -159,9 +247,16 @@ impl<P: Platform> Task<P> {
                 true => files,
                 false => Arc::new(files.forked()),
             };
-            self.process.child(tid, space.clone(), files)
+            let creds = self.creds();
+            let child = self
+                .process
+                .child(tid, space.clone(), files, creds, wanted.flags);
+            if wanted.clears {
+                child.signals.lock().reset_for_exec();
+            }
+            child
         };
-        let thread = Thread::new(tid, &cpu);
+        let thread = Thread::new(tid, &cpu, self.creds());
         self.inherit_signals(&thread, wanted);
         let mut child = Task::new(self.sys, process, thread, cpu, space);
         child.regs = self.regs;

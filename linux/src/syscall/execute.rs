@@ -120,15 +120,23 @@ impl<P: Platform> Task<P> {
             (space, core::mem::replace(&mut shared.files, files))
         };
         self.reset_signals();
-        self.thread.set_kicker(cpu.kicker());
+        self.process.traits.executed();
+        self.process.timers.lock().posix.clear();
+        // What exec changes is no more than it was: nothing can refuse it.
+        self.become_who(self.creds().executed()).ok();
+        self.note_memory();
+        self.keep_user_time();
         // The old guest thread goes before the space that it ran in.
+        self.thread.set_kicker(cpu.kicker());
         self.cpu = cpu;
         self.space = image.space;
         self.process.limits_changed();
         self.regs = image.regs;
         drop((closed, old_space, old_files));
+        self.sys.segments.sweep(self.sys, self.process.pid);
         if let Some(record) = self.sys.processes.lock().get_mut(self.process.pid) {
             record.executed = true;
+            record.exit_signal = abi::SIGCHLD;
         }
         self.process.left_space.store(true, Ordering::SeqCst);
         self.sys.wake(all_channel());

@@ -4,17 +4,16 @@ use super::{Answer, Args, Calls};
 use crate::errno::Errno;
 use crate::fs::file::{Kind, OpenFile};
 use crate::fs::memfile::MemFile;
-use crate::fs::path::Own;
+use crate::fs::path::{Own, is_own_terminal};
 use crate::fs::pipe::{CAPACITY, Pipe};
 use crate::fs::proc::Node;
 use crate::fs::table::OnExec;
-use crate::platform::{HostFile, Platform, TerminalAnswer, TerminalCall};
-use crate::process::Record;
+use crate::platform::{HostFile, Platform};
+use crate::terminal::pty_path;
 use crate::thread::Task;
 use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::Ordering;
 use linux_raw_sys::general as abi;
 use linux_raw_sys::ioctl;
 
@@ -75,6 +74,7 @@ impl<P: Platform> Task<P> {
         let flags = flags as u32;
         let on_exec = OnExec::from_flags(flags);
         let file = match self.own_path(&path) {
+            None if is_own_terminal(&path) => Arc::new(self.open_own_terminal(flags)?),
             Some(own) => self.open_own(&own, &path, flags)?,
             None => Arc::new(self.open_host(dir, &path, flags, mode as u32)?),
         };
@@ -89,13 +89,19 @@ impl<P: Platform> Task<P> {
         mode: u32,
     ) -> Result<OpenFile<P>, Errno> {
         let start = self.start_for(dir, path)?;
-        let umask = self.process.shared.lock().umask;
+        let umask = self.process.umask();
         let mode = mode & 0o7777 & !umask;
         let file = self
             .sys
             .platform
             .open(start.base()?, path, flags & !abi::O_CLOEXEC, mode)?;
-        let file = OpenFile::host(file)?;
+        let file = OpenFile::host(file)?.with_master(self.sys);
+        if let Some(host) = file.as_host()
+            && flags & abi::O_NOCTTY == 0
+            && file.may_read()
+        {
+            self.adopt_terminal(host);
+        }
         if flags & abi::O_TRUNC != 0 {
             // Its pages, if it has any, are told of the new size.
             if let Some(inode) = file
@@ -109,6 +115,18 @@ impl<P: Platform> Task<P> {
             file.set_flags(file.flags() | abi::O_NONBLOCK)?;
         }
         Ok(file)
+    }
+
+    /// `/dev/tty`: the terminal of the caller's session.
+    fn open_own_terminal(&self, flags: u32) -> Result<OpenFile<P>, Errno> {
+        let device = self.controlling().ok_or(Errno::ENXIO)?.device;
+        let runners = self.sys.platform.standing().terminal == Some(device);
+        let path = match runners {
+            true => b"/dev/tty".to_vec(),
+            false => pty_path(device).ok_or(Errno::ENXIO)?,
+        };
+        let kept = flags & !(abi::O_CREAT | abi::O_EXCL);
+        self.open_host(abi::AT_FDCWD as u64, &path, kept | abi::O_NOCTTY, 0)
     }
 
     fn open_own(&self, own: &Own, path: &[u8], flags: u32) -> Result<Arc<OpenFile<P>>, Errno> {
@@ -271,59 +289,20 @@ impl<P: Platform> Task<P> {
                     .map(|()| 0)
             }
             request => match &file.kind {
-                Kind::Host(host) => self.terminal(&*host.file, request, arg),
+                Kind::Host(host) => self.terminal(host, request, arg),
                 Kind::Pipe(pipe) if request == ioctl::FIONREAD => {
                     self.put(arg, &(pipe.readable() as u32)).map(|()| 0)
+                }
+                Kind::Socket(socket) if request == ioctl::FIONREAD => {
+                    if socket.state.lock().listening.is_some() {
+                        return Err(Errno::EINVAL);
+                    }
+                    let n = socket.inbox.readable(!socket.kind.connects());
+                    self.put(arg, &(n as u32)).map(|()| 0)
                 }
                 _ => Err(Errno::ENOTTY),
             },
         }
-    }
-
-    fn terminal(&self, file: &P::File, request: u32, arg: u64) -> Answer {
-        let call = match request {
-            ioctl::TCGETS => TerminalCall::Get,
-            ioctl::TCSETS | ioctl::TCSETSW | ioctl::TCSETSF => {
-                TerminalCall::Set((request - ioctl::TCSETS) as u8, self.get(arg)?)
-            }
-            ioctl::TIOCGWINSZ => TerminalCall::WindowSize,
-            ioctl::FIONREAD => TerminalCall::Readable,
-            ioctl::TIOCGPGRP | ioctl::TIOCSPGRP => {
-                return self.terminal_group(file, request, arg);
-            }
-            _ => return Err(Errno::ENOTTY),
-        };
-        match file.terminal(call)? {
-            TerminalAnswer::Done => {}
-            TerminalAnswer::Termios(t) => self.put(arg, &t)?,
-            TerminalAnswer::WindowSize(w) => self.put(arg, &w)?,
-            TerminalAnswer::Count(n) => self.put(arg, &n)?,
-        }
-        Ok(0)
-    }
-
-    /// The terminal's foreground group: whom an interruption reaches. A caller that set none is
-    /// told its own.
-    fn terminal_group(&self, file: &P::File, request: u32, arg: u64) -> Answer {
-        file.terminal(TerminalCall::Get)?;
-        if request == ioctl::TIOCSPGRP {
-            let pgid: u32 = self.get(arg)?;
-            let there = |r: &Record<P>| r.pgid == pgid;
-            if !self.sys.processes.lock().records.values().any(there) {
-                return Err(Errno::ESRCH);
-            }
-            self.sys.foreground.store(pgid, Ordering::SeqCst);
-            return Ok(0);
-        }
-        let mine = {
-            let table = self.sys.processes.lock();
-            table.get(self.process.pid).map_or(0, |r| r.pgid)
-        };
-        let pgid = match self.sys.foreground.load(Ordering::SeqCst) {
-            0 => mine,
-            set => set,
-        };
-        self.put(arg, &pgid).map(|()| 0)
     }
 
     fn pipe(&mut self, [to, ..]: Args) -> Answer {

@@ -6,7 +6,8 @@ use crate::errno::Errno;
 use crate::fs::event::EventCounter;
 use crate::fs::file::{HostOpen, Kind, OpenFile};
 use crate::fs::pipe::{Attempt, PipeEnd};
-use crate::fs::socket::Socket;
+use crate::fs::socket::SocketKind;
+use crate::fs::special::Special;
 use crate::platform::{HostFile, Platform};
 use crate::signal::SigInfo;
 use crate::thread::Task;
@@ -165,7 +166,7 @@ impl<P: Platform> Task<P> {
         let len = len.min(MOST);
         let mut done = 0u64;
         loop {
-            let want = (len - done).min(CHUNK as u64) as usize;
+            let want = (len - done).min(at_once(file)) as usize;
             let place = to.checked_add(done).ok_or(Errno::EFAULT)?;
             let room = self.writable(place, want);
             if room == 0 && want > 0 {
@@ -223,12 +224,14 @@ impl<P: Platform> Task<P> {
         let mut buf = vec![0; want];
         let n = match (&file.kind, at) {
             (Kind::Pipe(end), At::Own) => return self.read_pipe(file.is_nonblocking(), end, want),
-            (Kind::Socket(socket), At::Own) => {
-                return self.read_socket(socket, want, file.is_nonblocking(), false);
-            }
+            (Kind::Socket(socket), At::Own) => return self.read_socket(file, socket, want),
             (Kind::Event(event), At::Own) => self.read_event(file, event, &mut buf)?,
+            (Kind::Special(special), At::Own) => self.read_special(file, &**special, &mut buf)?,
             (Kind::Epoll(_), _) => return Err(Errno::EINVAL),
-            (Kind::Pipe(_) | Kind::Socket(_) | Kind::Event(_), At::Offset(_)) => {
+            (
+                Kind::Pipe(_) | Kind::Socket(_) | Kind::Event(_) | Kind::Special(_),
+                At::Offset(_),
+            ) => {
                 return Err(Errno::ESPIPE);
             }
             (Kind::Host(host), At::Own) => self.read_host(file, host, &mut buf)?,
@@ -270,6 +273,7 @@ impl<P: Platform> Task<P> {
         if !host.waits() {
             return host.read(self.sys, buf);
         }
+        self.job_control(host, abi::SIGTTIN)?;
         self.wait_host(file, host, abi::POLLIN)?;
         host.file.read(buf)
     }
@@ -300,7 +304,7 @@ impl<P: Platform> Task<P> {
         let len = len.min(MOST);
         let mut done = 0u64;
         loop {
-            let want = (len - done).min(CHUNK as u64) as usize;
+            let want = (len - done).min(at_once(file)) as usize;
             let place = from.checked_add(done).ok_or(Errno::EFAULT)?;
             let written = self
                 .bytes_up_to(place, want)
@@ -328,16 +332,25 @@ impl<P: Platform> Task<P> {
                 self.broken_pipe(self.write_pipe(file.is_nonblocking(), end, bytes))
             }
             (Kind::Socket(socket), At::Own) => {
-                self.broken_pipe(self.write_socket(socket, bytes, file.is_nonblocking()))
+                let written = self.write_socket(file, socket, bytes.to_vec());
+                match socket.kind {
+                    SocketKind::Stream => self.broken_pipe(written),
+                    _ => written,
+                }
             }
             (Kind::Event(event), At::Own) => self.write_event(file, event, bytes),
-            (Kind::Epoll(_), _) => Err(Errno::EINVAL),
+            (Kind::Epoll(_) | Kind::Special(_), _) => Err(Errno::EINVAL),
             (Kind::Pipe(_) | Kind::Socket(_) | Kind::Event(_), At::Offset(_)) => Err(Errno::ESPIPE),
             (Kind::Host(host), At::Own) => {
                 if host.waits() {
+                    self.job_control_of_output(host)?;
                     self.wait_host(file, host, abi::POLLOUT)?;
                 }
-                self.broken_pipe(host.write(self.sys, bytes))
+                let written = host.write(self.sys, bytes);
+                if let Ok(n) = written {
+                    self.sys.typed(host, &bytes[..n]);
+                }
+                self.broken_pipe(written)
             }
             (Kind::Host(host), At::Offset(o)) => host.write_at(self.sys, o, bytes),
             (Kind::Memory(memory), At::Own) => memory.write(bytes, append),
@@ -361,37 +374,25 @@ impl<P: Platform> Task<P> {
         self.wait_on(end.channel(), None, attempt)?
     }
 
-    /// Reads what has come in, or looks at it only.
-    pub(super) fn read_socket(
+    fn read_special(
         &self,
-        socket: &Socket<P>,
-        want: usize,
-        nonblocking: bool,
-        peek: bool,
-    ) -> Result<Vec<u8>, Errno> {
-        let Some(end) = socket.incoming() else {
-            return Ok(Vec::new());
-        };
-        if !peek {
-            return self.read_pipe(nonblocking, &end, want);
-        }
-        let look = || match end.peek(want) {
-            Attempt::Done(bytes) => Some(Ok(bytes)),
-            Attempt::Broken => Some(Ok(Vec::new())),
-            Attempt::Wait if nonblocking => Some(Err(Errno::EAGAIN)),
-            Attempt::Wait => None,
-        };
-        self.wait_on(end.channel(), None, look)?
-    }
-
-    pub(super) fn write_socket(
-        &self,
-        socket: &Socket<P>,
-        bytes: &[u8],
-        nonblocking: bool,
+        file: &OpenFile<P>,
+        special: &dyn Special<P>,
+        buf: &mut [u8],
     ) -> Result<usize, Errno> {
-        let end = socket.outgoing().ok_or(Errno::EPIPE)?;
-        self.write_pipe(nonblocking, &end, bytes)
+        loop {
+            let (channel, due) = (special.channel(self), special.due(self));
+            let read = self.wait_on(channel, due, || match special.read(self, buf) {
+                None if file.is_nonblocking() => Some(Err(Errno::EAGAIN)),
+                other => other,
+            });
+            match read {
+                Ok(result) => return result,
+                // It is due now, or was set anew.
+                Err(Unfinished::Deadline) => {}
+                Err(Unfinished::Signal) => return Err(Errno::RESTART),
+            }
+        }
     }
 
     fn read_event(
@@ -486,12 +487,21 @@ impl<P: Platform> Task<P> {
     }
 }
 
+/// What is moved at once: a message is one piece.
+fn at_once<P: Platform>(file: &OpenFile<P>) -> u64 {
+    const MESSAGE: u64 = 1 << 20;
+    match &file.kind {
+        Kind::Socket(socket) if socket.kind.has_messages() => MESSAGE,
+        _ => CHUNK as u64,
+    }
+}
+
 /// Whether a short transfer means the end, so that a long one goes on.
 fn fills<P: Platform>(file: &OpenFile<P>) -> bool {
     match &file.kind {
         Kind::Host(host) => !host.waits(),
         Kind::Memory(_) | Kind::Text(_) => true,
         Kind::Pipe(_) | Kind::Socket(_) | Kind::Event(_) => false,
-        Kind::Listing(_) | Kind::Epoll(_) => false,
+        Kind::Listing(_) | Kind::Epoll(_) | Kind::Special(_) => false,
     }
 }

@@ -1,6 +1,7 @@
 //! Keeping memory resident: `mlock` and its relatives.
 
 use super::{Answer, Args, Calls};
+use crate::creds::cap;
 use crate::errno::Errno;
 use crate::platform::Platform;
 use crate::space::ON_FAULT;
@@ -28,7 +29,7 @@ impl<P: Platform> Task<P> {
 
     /// Whether no limit on locked memory holds.
     fn may_lock_all(&self) -> bool {
-        self.sys.platform.identity().euid == 0
+        self.capable(cap::IPC_LOCK)
     }
 
     /// Whether anything may be locked at all.

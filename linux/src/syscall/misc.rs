@@ -9,8 +9,6 @@ use alloc::vec;
 use bsdvm::Host;
 use linux_raw_sys::general as abi;
 
-/// `RLIM_NLIMITS`.
-const LIMITS: u32 = 16;
 const RANDOM_CHUNK: usize = 4096;
 const UTS_FIELD: usize = 65;
 
@@ -18,15 +16,11 @@ impl<P: Platform> Task<P> {
     pub(super) const MISC: Calls<P> = &[
         (abi::__NR_uname, Self::uname),
         (abi::__NR_getrandom, Self::getrandom),
-        (abi::__NR_prlimit64, Self::prlimit),
-        (abi::__NR_getrlimit, Self::getrlimit),
-        (abi::__NR_setrlimit, Self::setrlimit),
         (abi::__NR_sysinfo, Self::sysinfo),
         (abi::__NR_sched_yield, Self::sched_yield),
         (abi::__NR_sched_getaffinity, Self::sched_getaffinity),
         (abi::__NR_sched_setaffinity, Self::sched_setaffinity),
         (abi::__NR_getcpu, Self::getcpu),
-        (abi::__NR_capget, Self::capget),
         (abi::__NR_rseq, Self::rseq),
         (abi::__NR_sync, Self::sync),
     ];
@@ -63,43 +57,6 @@ impl<P: Platform> Task<P> {
             done += bytes.len() as u64;
         }
         Ok(done)
-    }
-
-    fn prlimit(&mut self, [pid, resource, new, old, ..]: Args) -> Answer {
-        if resource >= u64::from(LIMITS) {
-            return Err(Errno::EINVAL);
-        }
-        let process = if pid as u32 == 0 || pid as u32 == self.process.pid {
-            self.process.clone()
-        } else {
-            let table = self.sys.processes.lock();
-            table.get(pid as u32).ok_or(Errno::ESRCH)?.process.clone()
-        };
-        let index = resource as usize;
-        let before = process.shared.lock().limits[index];
-        if new != 0 {
-            let [soft, hard]: [u64; 2] = self.get(new)?;
-            if soft > hard {
-                return Err(Errno::EINVAL);
-            }
-            if hard > before.1 && self.sys.platform.identity().euid != 0 {
-                return Err(Errno::EPERM);
-            }
-            process.shared.lock().limits[index] = (soft, hard);
-            process.limits_changed();
-        }
-        self.put_optional(old, &[before.0, before.1]).map(|()| 0)
-    }
-
-    fn getrlimit(&mut self, [resource, to, ..]: Args) -> Answer {
-        self.prlimit([0, resource, 0, to, 0, 0])
-    }
-
-    fn setrlimit(&mut self, [resource, from, ..]: Args) -> Answer {
-        if from == 0 {
-            return Err(Errno::EFAULT);
-        }
-        self.prlimit([0, resource, from, 0, 0, 0])
     }
 
     fn sysinfo(&mut self, [to, ..]: Args) -> Answer {
@@ -161,23 +118,6 @@ impl<P: Platform> Task<P> {
         let now = self.sys.vm.machine().cpu() as u32;
         self.put_optional(cpu, &now)?;
         self.put_optional(node, &0u32).map(|()| 0)
-    }
-
-    /// The runner's own capabilities are not known here: all for the superuser, none for others.
-    fn capget(&mut self, [header, to, ..]: Args) -> Answer {
-        const VERSION_3: u32 = 0x2008_0522;
-        const ALL: u64 = (1 << 41) - 1;
-        let [version, _pid]: [u32; 2] = self.get(header)?;
-        if version != VERSION_3 {
-            self.put(header, &VERSION_3)?;
-            return if to == 0 { Ok(0) } else { Err(Errno::EINVAL) };
-        }
-        let superuser = self.sys.platform.identity().euid == 0;
-        let set = if superuser { ALL } else { 0 };
-        let (low, high) = (set as u32, (set >> 32) as u32);
-        // Effective, permitted and inheritable: the low words, then the high ones.
-        self.put_optional(to, &[low, low, 0, high, high, 0])
-            .map(|()| 0)
     }
 
     /// Restartable sequences need the scheduler's help, which the machine does not give.

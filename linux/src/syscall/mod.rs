@@ -9,6 +9,7 @@ mod execute;
 mod file;
 mod ids;
 mod io;
+mod limits;
 mod memory;
 mod memory_advice;
 mod memory_bsd;
@@ -18,15 +19,23 @@ mod memory_move;
 mod memory_pieces;
 mod memory_protect;
 mod misc;
+mod msg;
 mod names;
+mod pidfd;
 mod poll;
+pub(crate) mod posix_timer;
+pub(crate) mod prctl;
 mod process;
+mod process_vm;
 mod schedule;
+mod sem;
+pub(crate) mod shm;
 mod signal;
 mod socket;
 mod stat;
 mod sync;
-mod time;
+mod terminal;
+pub(crate) mod time;
 pub(crate) mod timer;
 
 use crate::errno::Errno;
@@ -58,13 +67,14 @@ impl<P: Platform> CallTable<P> {
     /// Every call that there is.
     pub(crate) fn new() -> Self {
         let mut calls: Vec<Option<Call<P>>> = alloc::vec![None; NUMBERS];
-        let concerns: [Calls<P>; 23] = [
+        let concerns: [Calls<P>; 31] = [
             Task::<P>::CLONE,
             Task::<P>::EPOLL,
             Task::<P>::EXECUTE,
             Task::<P>::FILE,
             Task::<P>::IDS,
             Task::<P>::IO,
+            Task::<P>::LIMIT,
             Task::<P>::MEMORY,
             Task::<P>::ADVICE,
             Task::<P>::MOVING,
@@ -73,10 +83,17 @@ impl<P: Platform> CallTable<P> {
             Task::<P>::LOCKING,
             Task::<P>::BSD,
             Task::<P>::MISC,
+            Task::<P>::MSG,
             Task::<P>::NAMES,
+            Task::<P>::PIDFD,
             Task::<P>::POLL,
+            Task::<P>::POSIX_TIMER,
+            Task::<P>::PRCTL,
             Task::<P>::PROCESS,
+            Task::<P>::PROCESS_VM,
             Task::<P>::SCHEDULE,
+            Task::<P>::SEM,
+            Task::<P>::SHM,
             Task::<P>::SIGNAL,
             Task::<P>::SOCKET,
             Task::<P>::STAT,

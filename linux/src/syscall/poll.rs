@@ -68,7 +68,7 @@ impl<P: Platform> Task<P> {
         self.poll_list(fds, count, deadline)
     }
 
-    fn relative_deadline(&self, at: u64) -> Result<Option<u64>, Errno> {
+    pub(super) fn relative_deadline(&self, at: u64) -> Result<Option<u64>, Errno> {
         if at == 0 {
             return Ok(None);
         }
@@ -167,13 +167,15 @@ impl<P: Platform> Task<P> {
             if deadline.is_some_and(|d| now >= d) {
                 return Ok(0);
             }
+            let files = asked.iter().filter_map(|a| a.file.as_ref());
+            let due = files.filter_map(|f| f.due(self)).chain(deadline).min();
             if self.is_interrupted() {
                 return Err(Errno::RESTART_NO_HANDLER);
             }
             if hosts {
-                self.wait_hosts(asked, deadline)?;
+                self.wait_hosts(asked, due)?;
             } else {
-                self.sys.sleep(poll_channel(), ticket, deadline);
+                self.sys.sleep(poll_channel(), ticket, due);
             }
         }
     }
@@ -189,7 +191,7 @@ impl<P: Platform> Task<P> {
             // The change is taken first: what comes between is told once more.
             a.change = file.changes();
             let old = a.told != 0 && a.told == a.change;
-            a.got = if old { 0 } else { file.poll() & a.want };
+            a.got = if old { 0 } else { file.poll(self) & a.want };
         }
         Ok(asked.iter().filter(|a| a.got != 0).count() as u64)
     }

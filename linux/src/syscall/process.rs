@@ -10,12 +10,6 @@ use crate::thread::Task;
 use crate::wait::{Event, Which};
 use linux_raw_sys::general as abi;
 
-const PR_SET_PDEATHSIG: u64 = 1;
-const PR_GET_DUMPABLE: u64 = 3;
-const PR_SET_DUMPABLE: u64 = 4;
-const PR_SET_NAME: u64 = 15;
-const PR_GET_NAME: u64 = 16;
-const PR_SET_NO_NEW_PRIVS: u64 = 38;
 const ARCH_SET_GS: u64 = 0x1001;
 const ARCH_SET_FS: u64 = 0x1002;
 const ARCH_GET_FS: u64 = 0x1003;
@@ -23,6 +17,9 @@ const ARCH_GET_GS: u64 = 0x1004;
 const P_ALL: u64 = 0;
 const P_PID: u64 = 1;
 const P_PGID: u64 = 2;
+const P_PIDFD: u64 = 3;
+/// Options of the waits that tell which children are meant.
+const WHOSE: u32 = abi::__WALL | abi::__WCLONE | abi::__WNOTHREAD;
 
 impl<P: Platform> Task<P> {
     pub(super) const PROCESS: Calls<P> = &[
@@ -38,7 +35,6 @@ impl<P: Platform> Task<P> {
         (abi::__NR_setpgid, Self::setpgid),
         (abi::__NR_getsid, Self::getsid),
         (abi::__NR_setsid, Self::setsid),
-        (abi::__NR_prctl, Self::prctl),
         (abi::__NR_arch_prctl, Self::arch_prctl),
     ];
 
@@ -65,7 +61,7 @@ impl<P: Platform> Task<P> {
     fn wait4(&mut self, [pid, status, options, usage, ..]: Args) -> Answer {
         let options = options as u32;
         let known = abi::WNOHANG | abi::WUNTRACED | abi::WCONTINUED;
-        if options & !(known | abi::__WALL | abi::__WCLONE | abi::__WNOTHREAD) != 0 {
+        if options & !(known | WHOSE) != 0 {
             return Err(Errno::EINVAL);
         }
         let which = match pid as i32 {
@@ -75,23 +71,24 @@ impl<P: Platform> Task<P> {
             n if n < 0 => Which::Group(n.unsigned_abs()),
             n => Which::Pid(n.unsigned_abs()),
         };
-        let Some(waited) = self.wait_child(which, options & known | abi::WEXITED)? else {
+        let Some(waited) = self.wait_child(which, options | abi::WEXITED)? else {
             return Ok(0);
         };
         self.put_optional(status, &waited.event.wait_word())?;
-        self.put_optional(usage, &Usage::of(waited.cpu_time))?;
+        self.put_optional(usage, &Usage::of(&waited.used))?;
         Ok(u64::from(waited.pid))
     }
 
     fn waitid(&mut self, [kind, id, info, options, usage, _]: Args) -> Answer {
         let options = options as u32;
         let events = abi::WEXITED | abi::WSTOPPED | abi::WCONTINUED;
-        if options & !(events | abi::WNOHANG | abi::WNOWAIT) != 0 || options & events == 0 {
+        if options & !(events | abi::WNOHANG | abi::WNOWAIT | WHOSE) != 0 || options & events == 0 {
             return Err(Errno::EINVAL);
         }
         let which = match kind {
             P_ALL => Which::Any,
             P_PID if id as i32 > 0 => Which::Pid(id as u32),
+            P_PIDFD => Which::Pid(self.process_of(id)?.pid),
             P_PGID if id as i32 == 0 => Which::Group(self.own_group()),
             P_PGID if id as i32 > 0 => Which::Group(id as u32),
             _ => return Err(Errno::EINVAL),
@@ -99,15 +96,14 @@ impl<P: Platform> Task<P> {
         let told = match self.wait_child(which, options)? {
             None => SigInfo::sent(0, 0, 0, 0),
             Some(waited) => {
-                self.put_optional(usage, &Usage::of(waited.cpu_time))?;
+                self.put_optional(usage, &Usage::of(&waited.used))?;
                 let (code, status) = match waited.event {
                     Event::Ended(ExitStatus::Code(c)) => (abi::CLD_EXITED, u32::from(c)),
                     Event::Ended(ExitStatus::Signal(n)) => (abi::CLD_KILLED, u32::from(n)),
                     Event::Stopped(n) => (abi::CLD_STOPPED, u32::from(n)),
                     Event::Continued => (abi::CLD_CONTINUED, abi::SIGCONT),
                 };
-                let uid = self.sys.platform.identity().uid;
-                SigInfo::child(abi::SIGCHLD, code as i32, waited.pid, uid, status)
+                SigInfo::child(abi::SIGCHLD, code as i32, waited.pid, waited.uid, status)
             }
         };
         self.put_optional(info, &told).map(|()| 0)
@@ -195,34 +191,6 @@ impl<P: Platform> Task<P> {
         record.pgid = pid;
         record.sid = pid;
         Ok(u64::from(pid))
-    }
-
-    fn prctl(&mut self, [option, arg, ..]: Args) -> Answer {
-        match option {
-            PR_SET_NAME => {
-                let mut name = self.bytes(arg, 1)?;
-                if name != [0] {
-                    name = self
-                        .string(arg, 16, Errno::EINVAL)
-                        .or_else(|_| self.bytes(arg, 15))?;
-                    name.truncate(15);
-                } else {
-                    name.clear();
-                }
-                self.process.shared.lock().name = name;
-                Ok(0)
-            }
-            PR_GET_NAME => {
-                let mut name = [0; 16];
-                let own = self.process.shared.lock().name.clone();
-                let n = own.len().min(15);
-                name[..n].copy_from_slice(&own[..n]);
-                self.write_user(arg, &name).map(|()| 0)
-            }
-            PR_SET_PDEATHSIG | PR_SET_DUMPABLE | PR_SET_NO_NEW_PRIVS => Ok(0),
-            PR_GET_DUMPABLE => Ok(1),
-            _ => Err(Errno::EINVAL),
-        }
     }
 
     fn arch_prctl(&mut self, [code, addr, ..]: Args) -> Answer {

@@ -1,6 +1,7 @@
 //! Scheduling, as far as programs ask for it: the host's scheduler decides.
 
 use super::{Answer, Args, Calls};
+use crate::creds::cap;
 use crate::errno::Errno;
 use crate::platform::Platform;
 use crate::process::Process;
@@ -58,8 +59,12 @@ impl<P: Platform> Task<P> {
 
     fn setpriority(&mut self, [which, who, nice, ..]: Args) -> Answer {
         let nice = (nice as i32).clamp(-20, 19);
-        let privileged = self.sys.platform.identity().euid == 0;
+        let creds = self.creds();
+        let privileged = creds.capable(cap::SYS_NICE);
         for process in self.those(which, who)? {
+            if !privileged && !creds.owns(&process.creds.lock()) {
+                return Err(Errno::EPERM);
+            }
             if nice < process.nice.load(Ordering::Relaxed) && !privileged {
                 return Err(Errno::EACCES);
             }

@@ -4,10 +4,11 @@ use super::{Answer, Args, Calls};
 use crate::blocking::{Unfinished, thread_channel};
 use crate::errno::Errno;
 use crate::platform::Platform;
-use crate::process::{ExitStatus, Life, UNSTOPPABLE};
+use crate::process::{ExitStatus, Life, Record, UNSTOPPABLE};
 use crate::signal::{Action, AltStack, SIGNALS, SigInfo, SigSet};
 use crate::syscall::time::Timespec;
 use crate::thread::Task;
+use alloc::vec::Vec;
 use linux_raw_sys::general as abi;
 
 /// `SI_TKILL`.
@@ -24,6 +25,7 @@ impl<P: Platform> Task<P> {
         (abi::__NR_rt_sigsuspend, Self::rt_sigsuspend),
         (abi::__NR_rt_sigtimedwait, Self::rt_sigtimedwait),
         (abi::__NR_rt_sigqueueinfo, Self::rt_sigqueueinfo),
+        (abi::__NR_rt_tgsigqueueinfo, Self::rt_tgsigqueueinfo),
         (abi::__NR_sigaltstack, Self::sigaltstack),
         (abi::__NR_kill, Self::kill),
         (abi::__NR_tkill, Self::tkill),
@@ -33,16 +35,20 @@ impl<P: Platform> Task<P> {
 
     fn rt_sigaction(&mut self, [signal, new, old, size, ..]: Args) -> Answer {
         let signal = signal as u32;
-        if size != 8 || signal == 0 || signal > SIGNALS {
+        if size != 8 {
             return Err(Errno::EINVAL);
         }
         let new: Option<Action> = if new == 0 { None } else { Some(self.get(new)?) };
+        if signal == 0 || signal > SIGNALS {
+            return Err(Errno::EINVAL);
+        }
         if new.is_some() && UNSTOPPABLE.contains(signal) {
             return Err(Errno::EINVAL);
         }
         let before = self.process.signals.lock().action(signal);
         if let Some(mut action) = new {
             action.mask = action.mask.without(UNSTOPPABLE);
+            action.flags &= Action::KNOWN;
             let mut signals = self.process.signals.lock();
             signals.set_action(signal, action);
             if action.ignores(signal) {
@@ -153,7 +159,8 @@ impl<P: Platform> Task<P> {
         if pid as u32 != self.process.pid && (told.code >= 0 || told.code == SI_TKILL) {
             return Err(Errno::EPERM);
         }
-        self.sys.signal_process(pid as u32, told).map(|()| 0)
+        self.signal_all(told, |r| r.process.pid == pid as u32)
+            .map(|()| 0)
     }
 
     fn sigaltstack(&mut self, [new, old, ..]: Args) -> Answer {
@@ -189,51 +196,109 @@ impl<P: Platform> Task<P> {
     }
 
     fn mine(&self, signal: u32, code: i32) -> SigInfo {
-        SigInfo::sent(
-            signal,
-            code,
-            self.process.pid,
-            self.sys.platform.identity().uid,
-        )
+        SigInfo::sent(signal, code, self.process.pid, self.creds().user.real)
     }
 
     fn kill(&mut self, [pid, signal, ..]: Args) -> Answer {
-        let info = self.mine(self.checked(signal)?, 0);
+        // Whom a number that is no signal would reach is looked for first.
+        let checked = self.checked(signal);
+        let info = self.mine(checked.unwrap_or(0), 0);
         let me = self.process.pid;
         match pid as i32 {
             0 => {
                 let pgid = self.sys.processes.lock().get(me).map_or(0, |r| r.pgid);
-                self.sys
-                    .signal_many(info, |r| r.pgid == pgid && r.life == Life::Alive)?;
+                self.signal_all(info, |r| r.pgid == pgid && r.life == Life::Alive)?;
             }
-            -1 => self
-                .sys
-                .signal_many(info, |r| r.process.pid != me && r.life == Life::Alive)?,
+            -1 => self.signal_all(info, |r| r.process.pid != me && r.life == Life::Alive)?,
             i32::MIN => return Err(Errno::ESRCH),
             n if n < 0 => {
                 let pgid = n.unsigned_abs();
-                self.sys.signal_many(info, |r| r.pgid == pgid)?;
+                self.signal_all(info, |r| r.pgid == pgid)?;
             }
-            n => self.sys.signal_process(n.unsigned_abs(), info)?,
+            n => self.signal_all(info, |r| r.process.pid == n.unsigned_abs())?,
         }
-        Ok(0)
+        checked.map(|_| 0)
     }
 
     fn tkill(&mut self, [tid, signal, ..]: Args) -> Answer {
         if tid as i32 <= 0 {
             return Err(Errno::EINVAL);
         }
-        let info = self.mine(self.checked(signal)?, SI_TKILL);
-        self.sys.signal_thread(None, tid as u32, info).map(|()| 0)
+        self.signal_one(None, tid as u32, signal)
     }
 
     fn tgkill(&mut self, [pid, tid, signal, ..]: Args) -> Answer {
         if pid as i32 <= 0 || tid as i32 <= 0 {
             return Err(Errno::EINVAL);
         }
-        let info = self.mine(self.checked(signal)?, SI_TKILL);
-        self.sys
-            .signal_thread(Some(pid as u32), tid as u32, info)
-            .map(|()| 0)
+        self.signal_one(Some(pid as u32), tid as u32, signal)
+    }
+
+    fn signal_one(&self, pid: Option<u32>, tid: u32, signal: u64) -> Answer {
+        let checked = self.checked(signal);
+        let info = self.mine(checked.unwrap_or(0), SI_TKILL);
+        self.check_thread_target(pid, tid, info.signal)?;
+        self.sys.signal_thread(pid, tid, info)?;
+        checked.map(|_| 0)
+    }
+
+    /// `rt_tgsigqueueinfo`: a signal for one thread, with the sender's own record.
+    fn rt_tgsigqueueinfo(&mut self, [pid, tid, signal, info, ..]: Args) -> Answer {
+        let mut told: SigInfo = self.get(info)?;
+        told.signal = self.checked(signal)?;
+        if pid as i32 <= 0 || tid as i32 <= 0 {
+            return Err(Errno::EINVAL);
+        }
+        if tid as u32 != self.thread.tid() && (told.code >= 0 || told.code == SI_TKILL) {
+            return Err(Errno::EPERM);
+        }
+        let (pid, tid) = (Some(pid as u32), tid as u32);
+        self.check_thread_target(pid, tid, told.signal)?;
+        self.sys.signal_thread(pid, tid, told).map(|()| 0)
+    }
+
+    /// Whether there is such a thread, which this one may signal.
+    fn check_thread_target(&self, pid: Option<u32>, tid: u32, signal: u32) -> Result<(), Errno> {
+        let process = {
+            let table = self.sys.processes.lock();
+            let has = |r: &&Record<P>| {
+                r.threads.iter().any(|t| t.tid() == tid) && pid.is_none_or(|p| p == r.process.pid)
+            };
+            let found = table.records.values().find(has).ok_or(Errno::ESRCH)?;
+            found.process.clone()
+        };
+        if self.may_signal(&process, signal) {
+            Ok(())
+        } else {
+            Err(Errno::EPERM)
+        }
+    }
+
+    /// Sends to every process that `which` chooses and that this thread may signal: `EPERM` when
+    /// it may signal none, `ESRCH` when there is none.
+    pub(super) fn signal_all(
+        &self,
+        info: SigInfo,
+        which: impl Fn(&Record<P>) -> bool,
+    ) -> Result<(), Errno> {
+        let chosen: Vec<_> = {
+            let table = self.sys.processes.lock();
+            let chosen = table.records.values().filter(|r| which(r));
+            chosen.map(|r| r.process.clone()).collect()
+        };
+        let mut result = Err(Errno::ESRCH);
+        for process in chosen {
+            let sent = if self.may_signal(&process, info.signal) {
+                self.sys.signal_process(process.pid, info)
+            } else {
+                Err(Errno::EPERM)
+            };
+            match (sent, result) {
+                (Ok(()), _) => result = Ok(()),
+                (Err(Errno::ESRCH), _) | (_, Ok(())) => {}
+                (Err(e), Err(_)) => result = Err(e),
+            }
+        }
+        result
     }
 }

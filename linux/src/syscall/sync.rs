@@ -2,19 +2,23 @@
 
 use super::{Answer, Args, Calls};
 use crate::errno::Errno;
+use crate::futex::many::Expected;
 use crate::platform::Platform;
 use crate::syscall::time::Timespec;
 use crate::thread::Task;
+use alloc::vec::Vec;
 use bsdvm::Sharing;
 use core::sync::atomic::Ordering;
 use linux_raw_sys::general as abi;
 
 /// The size of `struct robust_list_head`.
 const ROBUST_HEAD: u64 = 24;
+const REALTIME: u32 = abi::FUTEX_CLOCK_REALTIME;
 
 impl<P: Platform> Task<P> {
     pub(super) const SYNC: Calls<P> = &[
         (abi::__NR_futex, Self::futex),
+        (abi::__NR_futex_waitv, Self::futex_waitv),
         (abi::__NR_set_robust_list, Self::set_robust_list),
         (abi::__NR_get_robust_list, Self::get_robust_list),
         (abi::__NR_set_tid_address, Self::set_tid_address),
@@ -54,6 +58,17 @@ impl<P: Platform> Task<P> {
             abi::FUTEX_WAKE_OP => {
                 self.wake_op((word, word2), sharing, (value, extra as u32), value3 as u32)
             }
+            abi::FUTEX_LOCK_PI => {
+                // The one wait whose deadline is always on the wall clock.
+                let deadline = self.futex_deadline(extra, abi::FUTEX_LOCK_PI | REALTIME)?;
+                self.lock_futex(word, sharing, deadline).map(|()| 0)
+            }
+            abi::FUTEX_LOCK_PI2 => {
+                let deadline = self.futex_deadline(extra, op)?;
+                self.lock_futex(word, sharing, deadline).map(|()| 0)
+            }
+            abi::FUTEX_TRYLOCK_PI => self.try_lock_futex(word, sharing).map(|()| 0),
+            abi::FUTEX_UNLOCK_PI => self.unlock_futex(word, sharing).map(|()| 0),
             abi::FUTEX_WAIT_BITSET | abi::FUTEX_WAKE_BITSET => Err(Errno::EINVAL),
             _ => Err(Errno::ENOSYS),
         }
@@ -111,6 +126,41 @@ impl<P: Platform> Task<P> {
         Ok(u64::from(woken))
     }
 
+    fn futex_waitv(&mut self, [at, count, flags, timeout, clock, _]: Args) -> Answer {
+        const MOST: u64 = 128;
+        const SIZE_32: u32 = 2;
+        if flags as u32 != 0 || count as u32 == 0 || count > MOST || at == 0 {
+            return Err(Errno::EINVAL);
+        }
+        let deadline = match (timeout, clock as u32) {
+            (0, _) => None,
+            (at, abi::CLOCK_MONOTONIC) => self.futex_deadline(at, abi::FUTEX_WAIT_BITSET)?,
+            (at, abi::CLOCK_REALTIME) => {
+                self.futex_deadline(at, abi::FUTEX_WAIT_BITSET | REALTIME)?
+            }
+            _ => return Err(Errno::EINVAL),
+        };
+        let mut words = Vec::new();
+        for i in 0..count {
+            let place = at.checked_add(i * 24).ok_or(Errno::EFAULT)?;
+            // Value, address, and flags with a reserved word above.
+            let [value, at, flags]: [u64; 3] = self.get(place)?;
+            let private = u64::from(abi::FUTEX_PRIVATE_FLAG);
+            if flags & !private != u64::from(SIZE_32) || value > u64::from(u32::MAX) {
+                return Err(Errno::EINVAL);
+            }
+            let sharing = match flags & private {
+                0 => Sharing::Shared,
+                _ => Sharing::Private,
+            };
+            let key = self.futex_key(at, sharing)?;
+            let value = value as u32;
+            words.push(Expected { key, at, value });
+        }
+        let woken = self.futex_wait_any(&words, deadline)?;
+        Ok(woken as u64)
+    }
+
     fn set_robust_list(&mut self, [head, len, ..]: Args) -> Answer {
         if len != ROBUST_HEAD {
             return Err(Errno::EINVAL);
@@ -120,12 +170,23 @@ impl<P: Platform> Task<P> {
     }
 
     fn get_robust_list(&mut self, [pid, head, len, ..]: Args) -> Answer {
-        if pid != 0 && pid != u64::from(self.thread.tid()) {
+        let list = match pid as u32 {
+            0 => self.thread.robust_list.load(Ordering::SeqCst),
+            tid => self.robust_list_of(tid)?,
+        };
+        self.put(len, &ROBUST_HEAD)?;
+        self.put(head, &list)?;
+        Ok(0)
+    }
+
+    fn robust_list_of(&self, tid: u32) -> Result<u64, Errno> {
+        let table = self.sys.processes.lock();
+        let mut threads = table.records.values().flat_map(|r| &r.threads);
+        let thread = threads.find(|t| t.tid() == tid).ok_or(Errno::ESRCH)?;
+        if !self.creds().may_attach(&thread.creds.lock()) {
             return Err(Errno::EPERM);
         }
-        self.put(head, &self.thread.robust_list.load(Ordering::SeqCst))?;
-        self.put(len, &ROBUST_HEAD)?;
-        Ok(0)
+        Ok(thread.robust_list.load(Ordering::SeqCst))
     }
 
     fn set_tid_address(&mut self, [at, ..]: Args) -> Answer {

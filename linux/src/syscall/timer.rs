@@ -1,99 +1,133 @@
-//! Alarms: `alarm`, `setitimer`, `getitimer`, for the clock on the wall only.
-//!
-//! A process with a timer has a supervisor that sleeps until it runs out. Setting the timer anew
-//! changes its generation, by which an older supervisor knows that it is out of date.
+//! Timers of a process: `alarm`, `setitimer`, `getitimer`; and what becomes of timers that run
+//! out.
 
 use super::{Answer, Args, Calls};
-use crate::blocking::timer_channel;
+use crate::alarms::{Clock, Timer, Which};
 use crate::errno::Errno;
 use crate::platform::Platform;
 use crate::process::Process;
 use crate::signal::SigInfo;
+use crate::syscall::posix_timer::PosixTimer;
 use crate::syscall::time::Timespec;
 use crate::system::Linux;
 use crate::thread::Task;
-use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use linux_raw_sys::general as abi;
 
 const SECOND: u64 = 1_000_000_000;
-const ITIMER_REAL: u64 = 0;
 /// `SI_KERNEL`.
 const SI_KERNEL: i32 = 0x80;
+/// Clock and signal of `ITIMER_REAL`, `ITIMER_VIRTUAL`, `ITIMER_PROF`.
+const INTERVAL_TIMERS: [(Clock, u32); 3] = [
+    (Clock::Machine, abi::SIGALRM),
+    (Clock::User, abi::SIGVTALRM),
+    (Clock::Process, abi::SIGPROF),
+];
 
-/// A process's timer.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Timer {
-    generation: u64,
-    /// On the machine's clock; 0 when it is not set.
-    deadline: u64,
-    interval: u64,
+/// The timers of a process.
+#[derive(Debug)]
+pub(crate) struct Timers {
+    pub(crate) interval: [Timer; 3],
+    pub(crate) limit: Timer,
+    pub(crate) posix: BTreeMap<i32, PosixTimer>,
+    pub(crate) next: i32,
+}
+
+impl Default for Timers {
+    fn default() -> Self {
+        Timers {
+            interval: INTERVAL_TIMERS.map(|(clock, _)| Timer {
+                clock,
+                ..Timer::default()
+            }),
+            limit: Timer {
+                clock: Clock::Process,
+                ..Timer::default()
+            },
+            posix: BTreeMap::new(),
+            next: 0,
+        }
+    }
+}
+
+impl Timers {
+    fn get(&mut self, which: Which) -> Option<&mut Timer> {
+        match which {
+            Which::Interval(n) => self.interval.get_mut(n),
+            Which::Posix(id) => self.posix.get_mut(&id).map(|t| &mut t.timer),
+            Which::Limit => Some(&mut self.limit),
+        }
+    }
 }
 
 impl<P: Platform> Linux<P> {
-    /// Sets the timer; gives back what it was: nanoseconds left and interval.
-    fn set_timer(
+    /// A timer as it is set now.
+    pub(crate) fn timer_of(&self, process: &Process<P>, which: Which) -> Option<Timer> {
+        process.timers.lock().get(which).map(|t| *t)
+    }
+
+    /// Sets a timer to a moment of its clock that is `value` from now; gives back what was left
+    /// and the interval.
+    pub(crate) fn set_timer(
         &'static self,
         process: &Arc<Process<P>>,
-        value: u64,
-        interval: u64,
+        which: Which,
+        (value, interval): (u64, u64),
     ) -> Result<(u64, u64), Errno> {
-        let now = self.now();
-        let (before, generation) = {
-            let mut timer = process.timer.lock();
-            let before = (timer.deadline.saturating_sub(now), timer.interval);
-            timer.generation += 1;
-            timer.deadline = if value == 0 {
-                0
-            } else {
-                now.saturating_add(value)
-            };
-            timer.interval = interval;
-            (before, timer.generation)
+        let clock = self.timer_of(process, which).ok_or(Errno::EINVAL)?.clock;
+        let now = self.clock_of(process, clock);
+        let (before, timer) = {
+            let mut timers = process.timers.lock();
+            let timer = timers.get(which).ok_or(Errno::EINVAL)?;
+            let before = (timer.left(now), timer.interval);
+            timer.set(now, value, interval);
+            (before, *timer)
         };
-        self.wake(timer_channel(process.pid));
-        if value != 0 {
-            let process = process.clone();
-            self.platform
-                .spawn(Box::new(move || self.keep_time(&process, generation)))?;
-        }
+        self.plan(process, which, &timer)?;
         Ok(before)
     }
 
-    /// Stops the timer of a process that ends.
-    pub(crate) fn stop_timer(&self, process: &Process<P>) {
-        let mut timer = process.timer.lock();
-        timer.generation += 1;
-        timer.deadline = 0;
-        drop(timer);
-        self.wake(timer_channel(process.pid));
+    /// Stops the timers of a process that ends.
+    pub(crate) fn stop_timers(&self, process: &Arc<Process<P>>) {
+        let old = core::mem::take(&mut *process.timers.lock());
+        drop(old);
+        self.forget_alarms(process);
     }
 
-    fn keep_time(&self, process: &Process<P>, generation: u64) {
-        let channel = timer_channel(process.pid);
-        loop {
-            let ticket = self.ticket(channel);
-            let timer = *process.timer.lock();
-            if timer.generation != generation || timer.deadline == 0 {
-                return;
-            }
-            if self.now() < timer.deadline {
-                self.sleep(channel, ticket, Some(timer.deadline));
-                continue;
-            }
-            let next = match timer.interval {
-                0 => 0,
-                interval => timer.deadline.saturating_add(interval),
-            };
-            let mut timer = process.timer.lock();
+    /// A timer has run out: signals, and gives back the timer if it is to run again.
+    pub(crate) fn expire(
+        &'static self,
+        process: &Arc<Process<P>>,
+        which: Which,
+        generation: u64,
+        now: u64,
+    ) -> Option<Timer> {
+        let (more, next, posix) = {
+            let mut timers = process.timers.lock();
+            let timer = timers.get(which)?;
             if timer.generation != generation {
-                return;
+                return None;
             }
-            timer.deadline = next;
-            drop(timer);
-            let info = SigInfo::sent(abi::SIGALRM, SI_KERNEL, 0, 0);
-            self.signal_process(process.pid, info).ok();
+            let more = timer.expire(now)?;
+            let next = *timer;
+            let posix = match which {
+                Which::Posix(id) => timers.posix.get(&id).cloned(),
+                _ => None,
+            };
+            (more, next, posix)
+        };
+        match (which, posix) {
+            (Which::Interval(n), _) => {
+                let signal = INTERVAL_TIMERS.get(n)?.1;
+                let info = SigInfo::sent(signal, SI_KERNEL, 0, 0);
+                self.signal_process(process.pid, info).ok();
+            }
+            (Which::Posix(id), Some(timer)) => self.ring_posix(process, id, &timer, more),
+            (Which::Limit, _) => return self.over_limit(process),
+            _ => {}
         }
+        Some(next)
     }
 }
 
@@ -123,27 +157,31 @@ impl<P: Platform> Task<P> {
 
     fn alarm(&mut self, [seconds, ..]: Args) -> Answer {
         let value = u64::from(seconds as u32) * SECOND;
-        let (left, _) = self.sys.set_timer(&self.process, value, 0)?;
-        Ok(left.div_ceil(SECOND))
+        let (left, _) = self
+            .sys
+            .set_timer(&self.process, Which::Interval(0), (value, 0))?;
+        // Rounded, and never to nothing while the alarm is set.
+        let whole = (left + SECOND / 2) / SECOND;
+        Ok(if left > 0 { whole.max(1) } else { 0 })
     }
 
     fn setitimer(&mut self, [which, new, old, ..]: Args) -> Answer {
-        if which != ITIMER_REAL {
-            return Err(Errno::EINVAL);
-        }
         let [isec, iusec, vsec, vusec]: [i64; 4] = if new == 0 { [0; 4] } else { self.get(new)? };
-        let interval = nanos_of(isec, iusec)?;
-        let value = nanos_of(vsec, vusec)?;
-        let (left, before) = self.sys.set_timer(&self.process, value, interval)?;
+        let (value, interval) = (nanos_of(vsec, vusec)?, nanos_of(isec, iusec)?);
+        let which = Which::Interval(which as u32 as usize);
+        self.note_time();
+        let (left, before) = self
+            .sys
+            .set_timer(&self.process, which, (value, interval))?;
         self.put_optional(old, &itimerval(left, before)).map(|()| 0)
     }
 
     fn getitimer(&mut self, [which, to, ..]: Args) -> Answer {
-        if which != ITIMER_REAL {
-            return Err(Errno::EINVAL);
-        }
-        let timer = *self.process.timer.lock();
-        let left = timer.deadline.saturating_sub(self.sys.now());
+        let which = Which::Interval(which as u32 as usize);
+        self.note_time();
+        let timer = self.sys.timer_of(&self.process, which);
+        let timer = timer.ok_or(Errno::EINVAL)?;
+        let left = timer.left(self.sys.clock_of(&self.process, timer.clock));
         self.put(to, &itimerval(left, timer.interval)).map(|()| 0)
     }
 }

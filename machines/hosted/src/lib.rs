@@ -93,6 +93,11 @@ use bsdvm_machine::{
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+/// Returns when every thread of the host, guests' included, has ordered its memory accesses.
+pub fn barrier() {
+    sys::barrier();
+}
+
 /// The machine: memory, the zygote, and who waits. Dropping it ends the zygote and the thread
 /// that keeps it, and with that thread every stub that is left.
 pub struct Hosted {

@@ -460,6 +460,13 @@ impl Space {
         st.running == 0 || st.queue.is_done(decided)
     }
 
+    /// The host's numbers of member `id`: process and thread.
+    pub(crate) fn place_of(&self, id: u64) -> Option<(i32, i32)> {
+        let st = self.state.lock();
+        let member = &st.members[st.member(id)?];
+        Some((st.process.as_ref()?.pid(), member.tid))
+    }
+
     /// Makes the next (or the present) run of thread `id` end.
     pub(crate) fn kick(&self, id: u64) {
         let mut st = self.lock();

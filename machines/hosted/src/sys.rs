@@ -186,6 +186,20 @@ pub(crate) fn pin(tid: i32, cpus: &[usize]) {
     unsafe { libc::sched_setaffinity(tid, size_of_val(&set), &set) };
 }
 
+/// Returns when every thread of the host has ordered its memory accesses (`membarrier`).
+pub(crate) fn barrier() {
+    // SAFETY: no memory is passed. Where the host has no such call, the fence orders our own.
+    unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, 0, 0) };
+    std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+}
+
+/// Nanoseconds for which thread `tid` of process `pid` has run; 0 where the host does not tell.
+pub(crate) fn cpu_time(pid: i32, tid: i32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/schedstat"));
+    let first = text.ok().and_then(|t| t.split(' ').next()?.parse().ok());
+    first.unwrap_or(0)
+}
+
 /// A child process: killed and reaped when dropped.
 #[derive(Debug)]
 pub(crate) struct Process(i32);

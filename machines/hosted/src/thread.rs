@@ -324,6 +324,12 @@ pub struct Kicker {
 }
 
 impl Kicker {
+    /// Nanoseconds for which the thread has run guest code; 0 once it has ended.
+    pub fn cpu_time(&self) -> u64 {
+        let place = self.space.upgrade().and_then(|s| s.place_of(self.id));
+        place.map_or(0, |(pid, tid)| sys::cpu_time(pid, tid))
+    }
+
     /// Makes the present run of the thread end soon with [`Trap::Kicked`], or else the next one
     /// at once. Several kicks before that are one. A run that ends by itself meanwhile tells its
     /// own trap; the kick is kept for the next one.
