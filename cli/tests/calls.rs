@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{guest, same};
+use common::{bsdvm, guest, same, text};
 
 #[test]
 fn identities_change_and_decide_as_on_the_host() {
@@ -27,6 +27,22 @@ fn semaphores_and_messages_pass_as_on_the_host() {
 #[test]
 fn timers_run_out_and_descriptors_tell_as_on_the_host() {
     same(&[guest("timers")]);
+}
+
+#[test]
+fn proc_says_of_a_process_what_the_hosts_does() {
+    same(&[guest("proc")]);
+}
+
+/// What `ps` and its kin make of it: the guests' processes alone.
+#[test]
+fn process_tools_see_the_guests() {
+    let script = "sleep 100 & ps -e -o comm= | sort; pgrep -c sleep; ps -o ppid= -p $! | tr -d ' ' | grep -cx $$; \
+        ps -o stat=,args= -p $!; kill $!; free | wc -l; vmstat | wc -l; top -b -n1 | grep -c COMMAND";
+    let output = bsdvm(&[], &["/bin/bash", "-c", script]);
+    assert_eq!(text(&output.stderr), "");
+    let expected = "bash\nps\nsleep\nsort\n1\n1\nS    sleep 100\n3\n3\n1\n";
+    assert_eq!(text(&output.stdout), expected);
 }
 
 #[test]

@@ -271,6 +271,10 @@ impl Platform for HostPlatform {
         self.identity.clone()
     }
 
+    fn assume(&self, user: u32, group: u32, groups: &[u32]) -> Result<(), Errno> {
+        identity::assume(user, group, groups)
+    }
+
     fn standing(&self) -> Standing {
         self.standing
     }
@@ -279,10 +283,6 @@ impl Platform for HostPlatform {
         let own = rustix::process::getpid();
         // Whoever continues us sends SIGCONT, which the runner passes on.
         let _ = rustix::process::kill_process(own, rustix::process::Signal::STOP);
-    }
-
-    fn assume(&self, user: u32, group: u32, groups: &[u32]) -> Result<(), Errno> {
-        identity::assume(user, group, groups)
     }
 
     fn system_name(&self) -> SystemName {

@@ -90,6 +90,7 @@ impl Ids {
 /// Numbers of capabilities.
 #[allow(missing_docs)]
 pub(crate) mod cap {
+    pub(crate) const DAC_OVERRIDE: u32 = 1;
     pub(crate) const KILL: u32 = 5;
     pub(crate) const SETGID: u32 = 6;
     pub(crate) const SETUID: u32 = 7;

@@ -11,8 +11,8 @@
 //! * [`user`]: the guest's memory, copied in and out, typed and checked;
 //! * [`elf`], [`exec`]: programs: parsing, loading, the first stack;
 //! * [`process`], [`thread`], [`wait`]: who runs, who is whose child, how it ends;
-//! * [`terminal`]: controlling terminals and job control;
 //! * [`creds`]: identities and capabilities;
+//! * [`terminal`]: controlling terminals and job control;
 //! * [`signal`]: dispositions, masks, frames, restarts;
 //! * [`fs`]: descriptors, pipes, host files and their pages, `/proc`;
 //! * [`futex`], [`blocking`], [`alarms`]: waiting, and what happens at a time;

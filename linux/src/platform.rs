@@ -483,6 +483,14 @@ pub trait Platform: Sized + Send + Sync + 'static {
     /// Whose rights the guest has.
     fn identity(&self) -> Identity;
 
+    /// Makes the calling supervisor touch files as this user, with this group and these further
+    /// ones, from now on, and those that it spawns. Only a world in which identities mean nothing
+    /// leaves this out.
+    fn assume(&self, user: u32, group: u32, groups: &[u32]) -> Result<(), Errno> {
+        let _ = (user, group, groups);
+        Ok(())
+    }
+
     /// The runner's place among its host's processes.
     fn standing(&self) -> Standing {
         Standing::default()
@@ -491,14 +499,6 @@ pub trait Platform: Sized + Send + Sync + 'static {
     /// Stops the runner with all of its guests, as a terminal's user asked of the program. Returns
     /// when it was continued, or at once where nobody could continue it.
     fn stop(&self) {}
-
-    /// Makes the calling supervisor touch files as this user, with this group and these further
-    /// ones, from now on, and those that it spawns. Only a world in which identities mean nothing
-    /// leaves this out.
-    fn assume(&self, user: u32, group: u32, groups: &[u32]) -> Result<(), Errno> {
-        let _ = (user, group, groups);
-        Ok(())
-    }
 
     /// What `uname` tells.
     fn system_name(&self) -> SystemName;

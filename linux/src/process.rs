@@ -91,6 +91,8 @@ pub(crate) struct Process<P: Platform> {
     /// Who its first thread is, or was.
     pub(crate) creds: Lock<P, Creds, { rank::THREAD }>,
     pub(crate) traits: Traits,
+    /// When it began, on the machine's clock.
+    pub(crate) born: u64,
     /// The nice value.
     pub(crate) nice: AtomicI32,
     pub(crate) timers: Lock<P, Timers, { rank::TIMER }>,
@@ -112,7 +114,7 @@ impl<P: Platform> Process<P> {
         shared: Shared<P>,
         signals: ProcessSignals<P>,
         creds: Creds,
-        traits: Traits,
+        (traits, born): (Traits, u64),
     ) -> Arc<Process<P>> {
         Arc::new(Process {
             pid,
@@ -120,6 +122,7 @@ impl<P: Platform> Process<P> {
             signals: Lock::<P, _, { rank::SIGNALS }>::new(signals),
             creds: Lock::<P, _, { rank::THREAD }>::new(creds),
             traits,
+            born,
             nice: AtomicI32::new(0),
             timers: Lock::<P, _, { rank::TIMER }>::new(Timers::default()),
             ending: AtomicBool::new(false),
@@ -155,7 +158,7 @@ impl<P: Platform> Process<P> {
         };
         let creds = Creds::of(&sys.platform.identity());
         let signals = ProcessSignals::default();
-        Process::with(pid, shared, signals, creds, Traits::new())
+        Process::with(pid, shared, signals, creds, (Traits::new(), sys.now()))
     }
 
     /// A child with copies of what `fork` copies, and a part in what `flags` of `clone` share.
@@ -166,6 +169,7 @@ impl<P: Platform> Process<P> {
         files: Arc<FdTable<P>>,
         creds: Creds,
         flags: u32,
+        born: u64,
     ) -> Arc<Process<P>> {
         let shared = self.shared.lock();
         let copy = Shared {
@@ -184,7 +188,7 @@ impl<P: Platform> Process<P> {
             0 => self.signals.lock().forked(),
             _ => self.signals.lock().shared(),
         };
-        let child = Process::with(pid, copy, signals, creds, self.traits.forked());
+        let child = Process::with(pid, copy, signals, creds, (self.traits.forked(), born));
         let nice = self.nice.load(Ordering::Relaxed);
         child.nice.store(nice, Ordering::Relaxed);
         child

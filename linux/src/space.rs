@@ -31,12 +31,17 @@ pub(crate) struct Bounds {
     pub(crate) stack_top: u64,
     /// Mappings are placed below.
     pub(crate) mmap_top: u64,
-    /// Bytes of the program's own data, for the limit on the heap.
-    pub(crate) data: u64,
     /// Whether new mappings are locked (`mlockall(MCL_FUTURE)`), and how.
     pub(crate) lock_future: Option<Pages>,
-    /// Where arguments and environment lie, for `/proc/self/cmdline`.
+    /// Where the arguments lie, for `/proc/self/cmdline`.
     pub(crate) args: (u64, u64),
+    /// The environment of it.
+    pub(crate) env: (u64, u64),
+    /// Where the program's instructions and its data lie.
+    pub(crate) code: (u64, u64),
+    pub(crate) data: (u64, u64),
+    /// Where the stack pointer was at first.
+    pub(crate) stack_start: u64,
     /// The auxiliary vector, for `/proc/self/auxv`.
     pub(crate) auxv: Vec<u8>,
 }

@@ -6,13 +6,14 @@ use crate::exec::{self, ExecRequest};
 use crate::fs::inode::Inodes;
 use crate::fs::kernel_page::KernelPage;
 use crate::fs::meminode::MemInodes;
+use crate::fs::proc::settings::Settings;
 use crate::fs::socket::names::Sockets;
 use crate::fs::table::FdTable;
 use crate::futex::Futexes;
 use crate::ipc::msg::Queues;
 use crate::ipc::sem::Sets;
 use crate::ipc::shm::Segments;
-use crate::platform::{Kicker, Platform};
+use crate::platform::{HostFile, Kicker, Platform};
 use crate::process::{ExitStatus, INIT, Process, Processes};
 use crate::signal::SigSet;
 use crate::syscall::CallTable;
@@ -26,6 +27,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bsdvm::Vm;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use linux_raw_sys::general as abi;
 
 /// How the system behaves.
 #[derive(Clone, Debug, Default)]
@@ -62,6 +64,7 @@ pub struct Linux<P: Platform> {
     pub(crate) memory_inodes: MemInodes<P>,
     pub(crate) futexes: Futexes<P>,
     pub(crate) alarms: Alarms<P>,
+    pub(crate) settings: Settings<P>,
     pub(crate) segments: Segments<P>,
     pub(crate) sets: Sets<P>,
     pub(crate) queues: Queues<P>,
@@ -92,6 +95,7 @@ impl<P: Platform> Linux<P> {
             memory_inodes: MemInodes::new(),
             futexes: Futexes::new(),
             alarms: Alarms::new(),
+            settings: Settings::new(),
             segments: Segments::new(),
             sets: Sets::new(),
             queues: Queues::new(),
@@ -188,6 +192,32 @@ impl<P: Platform> Linux<P> {
         let status = table.status_of(pid).unwrap_or(ExitStatus::Code(0));
         table.clear();
         status
+    }
+
+    /// A file of the host's, whole.
+    pub(crate) fn host_text(&self, path: &[u8]) -> Result<Vec<u8>, Errno> {
+        let file = self.platform.open(None, path, abi::O_RDONLY, 0)?;
+        let mut text = Vec::new();
+        let mut piece = alloc::vec![0; 4096];
+        loop {
+            match file.read(&mut piece)? {
+                0 => return Ok(text),
+                n => text.extend_from_slice(&piece[..n]),
+            }
+        }
+    }
+
+    /// The number of the terminal that controls a session, and the group in its foreground, as
+    /// `/proc/PID/stat` has them.
+    pub(crate) fn terminal_numbers(&self, sid: u32) -> (u32, i64) {
+        match self.terminals.lock().of_session(sid) {
+            Some(c) => {
+                let (major, minor) = c.device;
+                let number = (minor & 0xff) | major << 8 | (minor & !0xff) << 12;
+                (number, i64::from(c.foreground))
+            }
+            None => (0, -1),
+        }
     }
 
     /// A number for something of ours that needs one.

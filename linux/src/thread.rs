@@ -36,6 +36,8 @@ pub(crate) struct Thread<P: Platform> {
     pub(crate) creds: Lock<P, Creds, { rank::THREAD }>,
     /// The channel it sleeps on; 0 when it does not.
     pub(crate) sleeping: AtomicU64,
+    /// It waits for files of the host.
+    pub(crate) waiting: AtomicBool,
     /// It alone is to end: another thread of its process calls `exec`.
     pub(crate) dismissed: AtomicBool,
     /// Where to store 0 and wake a futex when it ends.
@@ -57,6 +59,7 @@ impl<P: Platform> Thread<P> {
             faults: AtomicU64::new(0),
             creds: Lock::<P, _, { rank::THREAD }>::new(creds),
             sleeping: AtomicU64::new(0),
+            waiting: AtomicBool::new(false),
             dismissed: AtomicBool::new(false),
             clear_tid: AtomicU64::new(0),
             robust_list: AtomicU64::new(0),
@@ -65,6 +68,11 @@ impl<P: Platform> Thread<P> {
 
     pub(crate) fn tid(&self) -> u32 {
         self.tid.load(Ordering::SeqCst)
+    }
+
+    /// Whether it waits for files of the host.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed)
     }
 
     pub(crate) fn set_tid(&self, tid: u32) {

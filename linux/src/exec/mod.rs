@@ -260,9 +260,12 @@ fn populate<P: Platform>(
         brk,
         stack_top,
         mmap_top,
-        data: main.layout.segments.last().map_or(0, |s| s.file_bytes),
         lock_future: None,
         args: image.args,
+        env: image.env,
+        code: extent(main, bias, |s| s.prot.contains(Prot::EXEC)),
+        data: extent(main, bias, |s| s.prot.contains(Prot::WRITE)),
+        stack_start: image.sp,
         auxv: image.auxv,
     };
     Ok(Registers {
@@ -270,6 +273,20 @@ fn populate<P: Platform>(
         rsp: image.sp,
         rflags: 0x202,
         ..Registers::default()
+    })
+}
+
+/// From the first to the last address of some of a program's segments.
+fn extent<P: Platform>(
+    main: &Binary<P>,
+    bias: u64,
+    which: impl Fn(&Segment) -> bool,
+) -> (u64, u64) {
+    let segments = main.layout.segments.iter().filter(|s| which(s));
+    let ends = segments.map(|s| (s.vaddr, s.vaddr.saturating_add(s.file_bytes)));
+    let both = ends.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
+    both.map_or((0, 0), |(a, b)| {
+        (bias.wrapping_add(a), bias.wrapping_add(b))
     })
 }
 

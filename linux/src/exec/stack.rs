@@ -12,6 +12,8 @@ pub(super) struct StackImage {
     pub(super) bytes: Vec<u8>,
     /// Where the argument strings lie.
     pub(super) args: (u64, u64),
+    /// Where those of the environment lie.
+    pub(super) env: (u64, u64),
     /// The auxiliary vector as bytes.
     pub(super) auxv: Vec<u8>,
 }
@@ -62,6 +64,7 @@ impl StackImage {
         let args: Vec<u64> = request.args.iter().map(|a| strings.push(a)).collect();
         let args_end = strings.address();
         let env: Vec<u64> = request.env.iter().map(|e| strings.push(e)).collect();
+        let env_end = strings.address();
         let name = strings.push(&request.path);
         strings.bytes.resize((top - start) as usize, 0);
 
@@ -91,6 +94,7 @@ impl StackImage {
             sp,
             bytes,
             args: (args_start, args_end),
+            env: (args_end, env_end),
             auxv,
         })
     }

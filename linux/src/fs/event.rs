@@ -37,6 +37,11 @@ impl<P: Platform> EventCounter<P> {
         pipe_channel(self.id)
     }
 
+    /// What is in the counter.
+    pub(crate) fn count(&self) -> u64 {
+        *self.count.lock()
+    }
+
     /// Takes from the counter; `None` when there is nothing in it.
     pub(crate) fn take(&self) -> Option<u64> {
         let taken = {

@@ -5,7 +5,7 @@ use super::event::EventCounter;
 use super::inode::{InodeRef, Key, key_of};
 use super::memfile::MemFile;
 use super::pipe::PipeEnd;
-use super::proc::Maker;
+use super::proc::{Lister, Maker, Names, Reader, Taker, Writer};
 use super::socket::Socket;
 use super::special::Special;
 use crate::errno::Errno;
@@ -16,6 +16,7 @@ use crate::thread::Task;
 use crate::{Lock, rank};
 use alloc::boxed::Box;
 use alloc::format;
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -37,25 +38,45 @@ pub(crate) struct HostOpen<P: Platform> {
 /// Text of ours, such as `/proc/self/maps`: made anew whenever it is read from its beginning.
 pub(crate) struct TextFile<P: Platform> {
     make: Maker,
+    take: Option<Taker>,
     made: Lock<P, Vec<u8>, { rank::FILE }>,
     pub(crate) name: Vec<u8>,
     offset: Lock<P, u64, { rank::FILE }>,
 }
 
-/// A directory of ours: its names were taken when it was opened.
+/// A file of ours that is read and written at offsets, such as `/proc/self/pagemap`.
+pub(crate) struct RawFile<P: Platform> {
+    read: Reader,
+    write: Option<Writer>,
+    name: Vec<u8>,
+    offset: Lock<P, u64, { rank::FILE }>,
+}
+
+/// A directory of ours: its names are taken when it is read from its beginning.
 pub(crate) struct Listing<P: Platform> {
-    names: Vec<(Vec<u8>, u8)>,
+    list: Lister,
+    names: Lock<P, Names, { rank::FILE }>,
     name: Vec<u8>,
     next: Lock<P, usize, { rank::FILE }>,
 }
 
 impl<P: Platform> Listing<P> {
+    /// Its path.
+    pub(crate) fn name(&self) -> &[u8] {
+        &self.name
+    }
+
     /// As many entries as fit in `bytes` as `linux_dirent64`, from where the last call ended.
     pub(crate) fn entries(&self, bytes: usize) -> Vec<DirEntry> {
+        if *self.next.lock() == 0 {
+            let names = (self.list)();
+            *self.names.lock() = names;
+        }
+        let names = self.names.lock().clone();
         let mut next = self.next.lock();
         let mut out = Vec::new();
         let mut room = bytes;
-        for (i, (name, kind)) in self.names.iter().enumerate().skip(*next) {
+        for (i, (name, kind)) in names.iter().enumerate().skip(*next) {
             let entry = DirEntry {
                 ino: i as u64 + 1,
                 next: i as u64 + 1,
@@ -88,6 +109,7 @@ pub(crate) enum Kind<P: Platform> {
     Pipe(PipeEnd<P>),
     Memory(MemFile<P>),
     Text(TextFile<P>),
+    Raw(RawFile<P>),
     Listing(Listing<P>),
     Event(EventCounter<P>),
     Epoll(Epoll<P>),
@@ -148,25 +170,67 @@ impl<P: Platform> OpenFile<P> {
         OpenFile::with(Kind::Memory(file), abi::O_RDWR | abi::O_LARGEFILE)
     }
 
+    /// A file that is memory, opened once more with `flags`; `None` for any other.
+    ///
+    /// Errors: those of cutting it, if that is asked for.
+    pub(crate) fn reopen(&self, flags: u32) -> Result<Option<OpenFile<P>>, Errno> {
+        let Kind::Memory(memory) = &self.kind else {
+            return Ok(None);
+        };
+        let writes = flags & abi::O_ACCMODE != abi::O_RDONLY;
+        if writes && memory.provided.is_some() {
+            return Err(Errno::EACCES);
+        }
+        let again = memory.reopen()?;
+        if flags & abi::O_TRUNC != 0 {
+            again.truncate(0)?;
+        }
+        let kept = flags & (abi::O_ACCMODE | SETTABLE);
+        Ok(Some(OpenFile::with(
+            Kind::Memory(again),
+            kept | abi::O_LARGEFILE,
+        )))
+    }
+
     /// The page that the kernel provides, to be read.
     pub(crate) fn kernel_page(file: MemFile<P>) -> OpenFile<P> {
         OpenFile::with(Kind::Memory(file), abi::O_RDONLY | abi::O_LARGEFILE)
     }
 
-    pub(crate) fn text(name: Vec<u8>, make: Maker) -> OpenFile<P> {
+    pub(crate) fn text(name: Vec<u8>, make: Maker, take: Option<Taker>, flags: u32) -> OpenFile<P> {
         let file = TextFile {
             make,
+            take,
             made: Lock::<P, _, { rank::FILE }>::new(Vec::new()),
             name,
             offset: Lock::<P, _, { rank::FILE }>::new(0),
         };
-        OpenFile::with(Kind::Text(file), abi::O_RDONLY | abi::O_LARGEFILE)
+        OpenFile::with(Kind::Text(file), flags | abi::O_LARGEFILE)
     }
 
-    /// A directory of ours with these names and kinds.
-    pub(crate) fn listing(name: Vec<u8>, names: Vec<(Vec<u8>, u8)>) -> OpenFile<P> {
-        let next = Lock::<P, _, { rank::FILE }>::new(0);
-        let listing = Listing { names, name, next };
+    pub(crate) fn raw(
+        name: Vec<u8>,
+        read: Reader,
+        write: Option<Writer>,
+        flags: u32,
+    ) -> OpenFile<P> {
+        let file = RawFile {
+            read,
+            write,
+            name,
+            offset: Lock::<P, _, { rank::FILE }>::new(0),
+        };
+        OpenFile::with(Kind::Raw(file), flags | abi::O_LARGEFILE)
+    }
+
+    /// A directory of ours with the names and kinds that `list` makes.
+    pub(crate) fn listing(name: Vec<u8>, list: Lister) -> OpenFile<P> {
+        let listing = Listing {
+            list,
+            names: Lock::<P, _, { rank::FILE }>::new(Names::new()),
+            name,
+            next: Lock::<P, _, { rank::FILE }>::new(0),
+        };
         OpenFile::with(Kind::Listing(listing), abi::O_RDONLY | abi::O_DIRECTORY)
     }
 
@@ -211,7 +275,7 @@ impl<P: Platform> OpenFile<P> {
             Kind::Host(host) => host.file.stat(),
             Kind::Memory(file) => Ok(file.stat()),
             Kind::Pipe(pipe) => Ok(made_up(abi::S_IFIFO | 0o600, pipe.id(), 0)),
-            Kind::Text(_) => Ok(made_up(abi::S_IFREG | 0o444, 1, 0)),
+            Kind::Text(_) | Kind::Raw(_) => Ok(made_up(abi::S_IFREG | 0o444, 1, 0)),
             Kind::Listing(_) => Ok(made_up(abi::S_IFDIR | 0o500, 1, 0)),
             Kind::Socket(socket) => Ok(made_up(abi::S_IFSOCK | 0o777, socket.id(), 0)),
             Kind::Event(_) | Kind::Epoll(_) | Kind::Special(_) => Ok(made_up(0o600, 1, 0)),
@@ -224,6 +288,7 @@ impl<P: Platform> OpenFile<P> {
             Kind::Host(host) => host.file.seek(offset, whence),
             Kind::Memory(file) => file.seek(offset, whence),
             Kind::Text(text) => text.seek(offset, whence),
+            Kind::Raw(raw) => raw.seek(offset, whence),
             Kind::Listing(listing) => listing.seek(offset, whence),
             Kind::Pipe(_) | Kind::Socket(_) => Err(Errno::ESPIPE),
             // They are where they are, as on Linux.
@@ -256,6 +321,7 @@ impl<P: Platform> OpenFile<P> {
             Kind::Pipe(pipe) => Ok(format!("pipe:[{}]", pipe.id()).into_bytes()),
             Kind::Memory(file) => Ok(file.path().to_vec()),
             Kind::Text(text) => Ok(text.name.clone()),
+            Kind::Raw(raw) => Ok(raw.name.clone()),
             Kind::Listing(listing) => Ok(listing.name.clone()),
             Kind::Socket(socket) => Ok(format!("socket:[{}]", socket.id()).into_bytes()),
             Kind::Event(_) => Ok(b"anon_inode:[eventfd]".to_vec()),
@@ -272,6 +338,20 @@ impl<P: Platform> OpenFile<P> {
             Kind::Event(event) => event.changes(),
             Kind::Special(special) => special.changes(),
             _ => 0,
+        }
+    }
+
+    /// Where it is read next, for `/proc/self/fdinfo`.
+    pub(crate) fn position(&self) -> u64 {
+        self.seek(0, abi::SEEK_CUR).unwrap_or(0)
+    }
+
+    /// Further lines of `/proc/self/fdinfo`, as `task` sees them.
+    pub(crate) fn info(&self, task: &Task<P>) -> String {
+        match &self.kind {
+            Kind::Special(special) => special.info(task),
+            Kind::Event(event) => format!("eventfd-count: {:>16x}\n", event.count()),
+            _ => String::new(),
         }
     }
 
@@ -293,7 +373,7 @@ impl<P: Platform> OpenFile<P> {
             Kind::Special(special) => special.poll(task),
             // A list of files is asked by `epoll_wait` only.
             Kind::Host(_) | Kind::Epoll(_) => 0,
-            Kind::Memory(_) | Kind::Text(_) | Kind::Listing(_) => READY as u16,
+            Kind::Memory(_) | Kind::Text(_) | Kind::Raw(_) | Kind::Listing(_) => READY as u16,
         }
     }
 }
@@ -335,6 +415,12 @@ impl<P: Platform> TextFile<P> {
         Ok(n)
     }
 
+    /// Takes what is written, wherever.
+    pub(crate) fn write(&self, bytes: &[u8]) -> Result<usize, Errno> {
+        (self.take.as_ref().ok_or(Errno::EINVAL)?)(bytes)?;
+        Ok(bytes.len())
+    }
+
     fn seek(&self, offset: i64, whence: u32) -> Result<u64, Errno> {
         let mut at = self.offset.lock();
         let base = match whence {
@@ -343,6 +429,43 @@ impl<P: Platform> TextFile<P> {
             _ => return Err(Errno::EINVAL),
         };
         *at = base.checked_add_signed(offset).ok_or(Errno::EINVAL)?;
+        Ok(*at)
+    }
+}
+
+impl<P: Platform> RawFile<P> {
+    pub(crate) fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize, Errno> {
+        (self.read)(offset, buf)
+    }
+
+    pub(crate) fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<usize, Errno> {
+        (self.write.as_ref().ok_or(Errno::EINVAL)?)(offset, bytes)
+    }
+
+    /// Reads at its own offset.
+    pub(crate) fn read(&self, buf: &mut [u8]) -> Result<usize, Errno> {
+        let at = *self.offset.lock();
+        let n = self.read_at(at, buf)?;
+        *self.offset.lock() = at.saturating_add(n as u64);
+        Ok(n)
+    }
+
+    /// Writes at its own offset.
+    pub(crate) fn write(&self, bytes: &[u8]) -> Result<usize, Errno> {
+        let at = *self.offset.lock();
+        let n = self.write_at(at, bytes)?;
+        *self.offset.lock() = at.saturating_add(n as u64);
+        Ok(n)
+    }
+
+    /// Any offset, as a number without sign, is one of an address.
+    fn seek(&self, offset: i64, whence: u32) -> Result<u64, Errno> {
+        let mut at = self.offset.lock();
+        *at = match whence {
+            abi::SEEK_SET => offset as u64,
+            abi::SEEK_CUR => at.wrapping_add_signed(offset),
+            _ => return Err(Errno::EINVAL),
+        };
         Ok(*at)
     }
 }

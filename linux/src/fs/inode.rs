@@ -288,6 +288,13 @@ impl<P: Platform> Inodes<P> {
         self.table.lock().by_key.remove(&inode.key);
     }
 
+    /// The pages of files that are in memory.
+    pub(crate) fn resident(&self, sys: &Linux<P>) -> u64 {
+        let table = self.table.lock();
+        let objects = table.by_key.values().map(|e| e.inode.object);
+        objects.map(|o| sys.vm.object(o).resident_pages()).sum()
+    }
+
     fn reader(&self, cookie: u64) -> Option<Arc<P::File>> {
         self.table
             .lock()

@@ -1,7 +1,7 @@
 //! Where a path leads: to a file of the host, or to something of ours.
 //!
 //! Ours are `/proc/self` and `/proc/PID` (the host's numbers mean nothing to a guest), the
-//! memory figures of `/proc`, and `/dev/fd` with its relatives. They are recognised in the text of
+//! memory figures and the settings of `/proc`, and `/dev/fd` with its relatives. They are recognised in the text of
 //! the path, `.` and `..` taken out; everything else the host resolves with the caller's rights.
 
 use super::file::{Kind, OpenFile};
@@ -18,21 +18,40 @@ const AT_FDCWD: i32 = abi::AT_FDCWD;
 /// The working directory of a process.
 pub(crate) struct WorkingDir<P: Platform> {
     dir: Option<P::File>,
+    /// The path of a directory of ours; `dir` then only stands for it.
+    own: Option<Vec<u8>>,
 }
 
 impl<P: Platform> WorkingDir<P> {
     /// The runner's own.
     pub(crate) fn runner() -> Self {
-        WorkingDir { dir: None }
+        WorkingDir {
+            dir: None,
+            own: None,
+        }
     }
 
     /// An open directory.
     pub(crate) fn at(dir: P::File) -> Self {
-        WorkingDir { dir: Some(dir) }
+        WorkingDir {
+            dir: Some(dir),
+            own: None,
+        }
+    }
+
+    /// A directory of ours.
+    pub(crate) fn own(dir: P::File, path: Vec<u8>) -> Self {
+        WorkingDir {
+            dir: Some(dir),
+            own: Some(path),
+        }
     }
 
     /// Its absolute path.
     pub(crate) fn path(&self, platform: &P) -> Result<Vec<u8>, Errno> {
+        if let Some(own) = &self.own {
+            return Ok(own.clone());
+        }
         match &self.dir {
             Some(dir) => dir.path(),
             None => platform
@@ -70,11 +89,32 @@ pub(crate) enum Own {
     Process(u32, Vec<u8>),
     /// `/proc/self`: a link to the number.
     SelfLink,
-    /// `/proc/meminfo`.
-    MemInfo,
+    /// `/proc/thread-self`.
+    ThreadLink,
+    /// Another file of `/proc`, by its path below that; `/proc` itself when that is empty.
+    System(Vec<u8>),
     /// `/dev/kpmap`.
     KernelPage,
 }
+
+impl Own {
+    /// A number for `stat`: the same for the same path.
+    pub(crate) fn number(&self) -> u64 {
+        let (seed, name): (u64, &[u8]) = match self {
+            Own::Fd(fd) => (u64::from(*fd) + 1, b""),
+            Own::Process(pid, name) => (u64::from(*pid) << 20, name),
+            Own::System(name) => (1 << 52, name),
+            Own::SelfLink => (1 << 53, b""),
+            Own::ThreadLink => (1 << 54, b""),
+            Own::KernelPage => (1 << 55, b""),
+        };
+        let step = |sum: u64, b: &u8| sum.wrapping_mul(31).wrapping_add(u64::from(*b));
+        name.iter().fold(seed, step) | 1 << 60
+    }
+}
+
+/// Files of `/proc` that are about the guests, and not about the host.
+const FIGURES: [&[u8]; 5] = [b"meminfo", b"vmstat", b"swaps", b"loadavg", b"sysvipc"];
 
 /// The parts of an absolute path without `.`, `..` and empty ones.
 fn parts(path: &[u8]) -> Vec<&[u8]> {
@@ -112,8 +152,13 @@ pub(crate) fn own(path: &[u8], pid: u32) -> Option<Own> {
         [b"dev", b"stderr"] => Some(Own::Fd(2)),
         [b"dev", b"fd", n] => number(n).map(Own::Fd),
         [b"dev", b"kpmap"] => Some(Own::KernelPage),
-        [b"proc", b"meminfo"] => Some(Own::MemInfo),
-        [b"proc", b"self" | b"thread-self"] => Some(Own::SelfLink),
+        [b"proc"] => Some(Own::System(Vec::new())),
+        [b"proc", b"self"] => Some(Own::SelfLink),
+        [b"proc", b"thread-self"] => Some(Own::ThreadLink),
+        [b"proc", name] if FIGURES.contains(name) => Some(Own::System(name.to_vec())),
+        [b"proc", b"sys", _, _, ..] | [b"proc", b"sysvipc", _] => {
+            Some(Own::System(parts(path)[1..].join(&b'/')))
+        }
         [b"proc", who, rest @ ..] => {
             let whose = match *who {
                 b"self" | b"thread-self" => pid,
@@ -148,12 +193,44 @@ impl<P: Platform> Task<P> {
         self.start_at(fd)
     }
 
-    /// What of ours the path names, if anything.
+    /// What of ours the path names, if anything; a relative one begins at the working directory.
     pub(crate) fn own_path(&self, path: &[u8]) -> Option<Own> {
-        if path.first() == Some(&b'/') {
-            own(path, self.process.pid)
-        } else {
-            None
+        self.own_path_at(AT_FDCWD as u64, path).map(|(own, _)| own)
+    }
+
+    /// What of ours a path names that is relative to `fd`, and its absolute text.
+    pub(crate) fn own_path_at(&self, fd: u64, path: &[u8]) -> Option<(Own, Vec<u8>)> {
+        let full = match path.first()? {
+            b'/' => path.to_vec(),
+            _ => [&self.own_start(fd, path)?[..], b"/", path].concat(),
+        };
+        let mut own = own(&full, self.process.pid)?;
+        if let Own::Process(pid, name) = &mut own
+            && parts(&full).get(1) == Some(&&b"thread-self"[..])
+        {
+            let tid = self.thread.tid();
+            let within = alloc::format!("task/{tid}/").into_bytes();
+            debug_assert_eq!(*pid, self.process.pid);
+            *name = [&within[..], name].concat();
+        }
+        Some((own, full))
+    }
+
+    /// The path of a directory of ours that relative paths begin at.
+    fn own_start(&self, fd: u64, path: &[u8]) -> Option<Vec<u8>> {
+        if fd as i32 == AT_FDCWD {
+            let cwd = self.process.cwd();
+            // From anywhere else, only what begins so can lead to us.
+            let may = path.starts_with(b"proc") || path.starts_with(b"..");
+            return match &cwd.own {
+                Some(own) => Some(own.clone()),
+                None if may => cwd.path(&self.sys.platform).ok(),
+                None => None,
+            };
+        }
+        match &self.file(fd).ok()?.kind {
+            Kind::Listing(listing) => Some(listing.name().to_vec()),
+            _ => None,
         }
     }
 
@@ -192,7 +269,16 @@ mod tests {
         assert_eq!(own(b"/dev/fd/3", 7), Some(Own::Fd(3)));
         assert_eq!(own(b"/proc/self/fd/12", 7), Some(Own::Fd(12)));
         assert_eq!(own(b"/dev/stdin", 7), Some(Own::Fd(0)));
-        assert_eq!(own(b"/proc/meminfo", 7), Some(Own::MemInfo));
+        assert_eq!(
+            own(b"/proc/meminfo", 7),
+            Some(Own::System(b"meminfo".to_vec()))
+        );
+        assert_eq!(
+            own(b"/proc/sys/vm/swappiness", 7),
+            Some(Own::System(b"sys/vm/swappiness".to_vec()))
+        );
+        assert_eq!(own(b"/proc", 7), Some(Own::System(Vec::new())));
+        assert_eq!(own(b"/proc/thread-self", 7), Some(Own::ThreadLink));
         assert_eq!(own(b"/dev/kpmap", 7), Some(Own::KernelPage));
     }
 
@@ -207,8 +293,8 @@ mod tests {
     fn other_paths_are_the_hosts() {
         for path in [
             &b"/etc/passwd"[..],
-            b"/proc",
             b"/proc/cpuinfo",
+            b"/proc/sys/vm",
             b"/dev/fd/x",
             b"/",
             b"",

@@ -6,6 +6,8 @@ use crate::errno::Errno;
 use crate::platform::Platform;
 use crate::process::{Life, Process};
 use crate::thread::Task;
+use alloc::format;
+use alloc::string::String;
 use alloc::sync::Arc;
 use bsdvm::Channel;
 use linux_raw_sys::general as abi;
@@ -44,6 +46,12 @@ impl<P: Platform> Special<P> for PidFile<P> {
 
     fn name(&self) -> &'static str {
         "anon_inode:[pidfd]"
+    }
+
+    fn info(&self, task: &Task<P>) -> String {
+        let pid = self.process.pid as i32;
+        let pid = if self.has_ended(task) { -1 } else { pid };
+        format!("Pid:\t{pid}\nNSpid:\t{pid}\n")
     }
 
     fn as_process(&self) -> Option<&PidFile<P>> {

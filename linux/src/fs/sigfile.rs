@@ -6,6 +6,8 @@ use crate::errno::Errno;
 use crate::platform::Platform;
 use crate::signal::{SigInfo, SigSet};
 use crate::thread::Task;
+use alloc::format;
+use alloc::string::String;
 use bsdvm::Channel;
 use core::sync::atomic::{AtomicU64, Ordering};
 use linux_raw_sys::general as abi;
@@ -107,6 +109,10 @@ impl<P: Platform> Special<P> for SignalFile {
 
     fn name(&self) -> &'static str {
         "anon_inode:[signalfd]"
+    }
+
+    fn info(&self, _: &Task<P>) -> String {
+        format!("sigmask:\t{:016x}\n", self.wanted().0)
     }
 
     fn as_signals(&self) -> Option<&SignalFile> {

@@ -33,6 +33,12 @@ pub(crate) trait Special<P: Platform>: Send + Sync + 'static {
     /// What it is called in `/proc/self/fd`.
     fn name(&self) -> &'static str;
 
+    /// More lines for `/proc/self/fdinfo`.
+    fn info(&self, task: &Task<P>) -> alloc::string::String {
+        let _ = task;
+        alloc::string::String::new()
+    }
+
     fn as_timer(&self) -> Option<&TimerFile<P>> {
         None
     }

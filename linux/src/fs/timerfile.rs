@@ -7,6 +7,8 @@ use crate::platform::Platform;
 use crate::system::Linux;
 use crate::thread::Task;
 use crate::{Lock, rank};
+use alloc::format;
+use alloc::string::String;
 use bsdvm::Channel;
 use core::sync::atomic::{AtomicU64, Ordering};
 use linux_raw_sys::general as abi;
@@ -131,6 +133,20 @@ impl<P: Platform> Special<P> for TimerFile<P> {
 
     fn name(&self) -> &'static str {
         "anon_inode:[timerfd]"
+    }
+
+    fn info(&self, _: &Task<P>) -> String {
+        let now = self.sys.now();
+        let mut setting = *self.setting.lock();
+        let ticks = setting.advance(now);
+        let (left, interval) = setting.left(now);
+        let pair = |n: u64| format!("({}, {})", n / 1_000_000_000, n % 1_000_000_000);
+        format!(
+            "clockid: {}\nticks: {ticks}\nsettime flags: 00\nit_value: {}\nit_interval: {}\n",
+            self.clock,
+            pair(left),
+            pair(interval)
+        )
     }
 
     fn as_timer(&self) -> Option<&TimerFile<P>> {

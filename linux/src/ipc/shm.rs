@@ -43,13 +43,13 @@ pub(crate) struct Segment {
 #[repr(C)]
 pub(crate) struct SegmentStat {
     pub(crate) perm: Perm,
-    bytes: u64,
-    attached_at: u64,
-    detached_at: u64,
-    changed_at: u64,
-    creator: u32,
-    last: u32,
-    attached: u64,
+    pub(crate) bytes: u64,
+    pub(crate) attached_at: u64,
+    pub(crate) detached_at: u64,
+    pub(crate) changed_at: u64,
+    pub(crate) creator: u32,
+    pub(crate) last: u32,
+    pub(crate) attached: u64,
     unused: [u64; 2],
 }
 

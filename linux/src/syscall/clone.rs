@@ -247,10 +247,11 @@ impl<P: Platform> Task<P> {
                 true => files,
                 false => Arc::new(files.forked()),
             };
-            let creds = self.creds();
+            let (creds, now) = (self.creds(), self.sys.now());
+            let flags = wanted.flags;
             let child = self
                 .process
-                .child(tid, space.clone(), files, creds, wanted.flags);
+                .child(tid, space.clone(), files, creds, flags, now);
             if wanted.clears {
                 child.signals.lock().reset_for_exec();
             }

@@ -79,7 +79,9 @@ impl<P: Platform> Task<P> {
             // Lists of lists are not there.
             Kind::Epoll(_) => return Err(Errno::EINVAL),
             Kind::Host(host) if !host.waits() => return Err(Errno::EPERM),
-            Kind::Memory(_) | Kind::Text(_) | Kind::Listing(_) => return Err(Errno::EPERM),
+            Kind::Memory(_) | Kind::Text(_) | Kind::Raw(_) | Kind::Listing(_) => {
+                return Err(Errno::EPERM);
+            }
             _ => {}
         }
         list.control(operation, (fd as u32, &file), (events, data))?;

@@ -123,7 +123,8 @@ impl<P: Platform> Task<P> {
         self.process.traits.executed();
         self.process.timers.lock().posix.clear();
         // What exec changes is no more than it was: nothing can refuse it.
-        self.become_who(self.creds().executed()).ok();
+        let creds = self.creds().executed();
+        self.become_who(creds).ok();
         self.note_memory();
         self.keep_user_time();
         // The old guest thread goes before the space that it ran in.

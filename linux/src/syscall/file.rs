@@ -1,6 +1,7 @@
 //! Descriptors: opening, closing, duplicating, and what is asked of an open file.
 
 use super::{Answer, Args, Calls};
+use crate::creds::cap;
 use crate::errno::Errno;
 use crate::fs::file::{Kind, OpenFile};
 use crate::fs::memfile::MemFile;
@@ -11,7 +12,6 @@ use crate::fs::table::OnExec;
 use crate::platform::{HostFile, Platform};
 use crate::terminal::pty_path;
 use crate::thread::Task;
-use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use linux_raw_sys::general as abi;
@@ -19,8 +19,6 @@ use linux_raw_sys::ioctl;
 
 const RLIMIT_NOFILE: u32 = 7;
 const CLOSE_RANGE_CLOEXEC: u32 = 4;
-const DT_DIR: u8 = 4;
-const DT_LNK: u8 = 10;
 const F_DUPFD_CLOEXEC: u32 = 1030;
 const F_GETPIPE_SZ: u32 = 1032;
 
@@ -73,9 +71,9 @@ impl<P: Platform> Task<P> {
         let path = self.path(path)?;
         let flags = flags as u32;
         let on_exec = OnExec::from_flags(flags);
-        let file = match self.own_path(&path) {
+        let file = match self.own_path_at(dir, &path) {
             None if is_own_terminal(&path) => Arc::new(self.open_own_terminal(flags)?),
-            Some(own) => self.open_own(&own, &path, flags)?,
+            Some((own, full)) => self.open_own(&own, &full, flags)?,
             None => Arc::new(self.open_host(dir, &path, flags, mode as u32)?),
         };
         self.install(file, on_exec)
@@ -134,46 +132,81 @@ impl<P: Platform> Task<P> {
             return Err(Errno::EEXIST);
         }
         if let Own::Fd(fd) = own {
+            let file = self.file(u64::from(*fd)).map_err(|_| Errno::ENOENT)?;
             // The same open file: its offset is shared, which a second opening would not do.
-            return self.file(u64::from(*fd)).map_err(|_| Errno::ENOENT);
+            return Ok(file.reopen(flags)?.map_or(file, Arc::new));
         }
-        if *own == Own::KernelPage && flags & abi::O_ACCMODE == abi::O_RDONLY {
+        if *own == Own::KernelPage {
+            if flags & abi::O_ACCMODE != abi::O_RDONLY {
+                return Err(Errno::EACCES);
+            }
             let page = MemFile::kernel_page(self.sys)?;
             return Ok(Arc::new(OpenFile::kernel_page(page)));
         }
-        match self.node(own)? {
-            Node::Text(_) if flags & abi::O_ACCMODE != abi::O_RDONLY => Err(Errno::EACCES),
-            Node::Text(text) => Ok(Arc::new(OpenFile::text(path.to_vec(), text))),
-            Node::Link(_) if flags & abi::O_NOFOLLOW != 0 => Err(Errno::ELOOP),
-            Node::Link(to) if matches!(own, Own::Process(..)) => {
-                let file = self
-                    .sys
-                    .platform
-                    .open(None, &to, flags & !abi::O_CLOEXEC, 0)?;
-                Ok(Arc::new(OpenFile::host(file)?))
-            }
-            Node::Dir => Ok(Arc::new(self.open_own_dir(own, path)?)),
-            Node::Link(_) => Err(Errno::EACCES),
+        let access = flags & abi::O_ACCMODE;
+        let node = self.node(own)?;
+        let may_be_directory = matches!(node, Node::Dir(_) | Node::Host(_) | Node::Link(_));
+        if flags & abi::O_DIRECTORY != 0 && !may_be_directory {
+            return Err(Errno::ENOTDIR);
         }
-    }
-
-    /// A directory of ours: the descriptors of a process have names, the others look empty.
-    fn open_own_dir(&self, own: &Own, path: &[u8]) -> Result<OpenFile<P>, Errno> {
-        let mut names = alloc::vec![(b".".to_vec(), DT_DIR), (b"..".to_vec(), DT_DIR)];
-        if let Own::Process(pid, name) = own
-            && name == b"fd"
-        {
-            if *pid != self.process.pid {
+        let kept = flags & (abi::O_ACCMODE | abi::O_NONBLOCK | abi::O_APPEND);
+        let named = path.to_vec();
+        let file = match node {
+            Node::Text(_, None) | Node::Raw(_, None)
+                if access != abi::O_RDONLY && !self.capable(cap::DAC_OVERRIDE) =>
+            {
                 return Err(Errno::EACCES);
             }
-            let numbers = self.process.files().numbers();
-            names.extend(
-                numbers
-                    .iter()
-                    .map(|n| (format!("{n}").into_bytes(), DT_LNK)),
-            );
+            Node::Text(text, take) => OpenFile::text(named, text, take, kept),
+            Node::Order(take) => {
+                let empty = alloc::boxed::Box::new(|| Err(Errno::EINVAL));
+                OpenFile::text(named, empty, Some(take), kept)
+            }
+            Node::Raw(read, write) => OpenFile::raw(named, read, write, kept),
+            Node::Dir(_) if access != abi::O_RDONLY => return Err(Errno::EISDIR),
+            Node::Dir(names) => OpenFile::listing(named, names),
+            Node::Host(_) if access != abi::O_RDONLY => return Err(Errno::EACCES),
+            Node::Host(at) => {
+                let flags = flags & !(abi::O_CLOEXEC | abi::O_CREAT);
+                OpenFile::host(self.sys.platform.open(None, &at, flags, 0)?)?
+            }
+            Node::Link(_) if flags & abi::O_NOFOLLOW != 0 => return Err(Errno::ELOOP),
+            Node::Link(to) => return self.open_link(own, &to, flags),
+        };
+        Ok(Arc::new(file))
+    }
+
+    /// Opens what a link of ours leads to.
+    fn open_link(&self, own: &Own, to: &[u8], flags: u32) -> Result<Arc<OpenFile<P>>, Errno> {
+        if let Own::SelfLink | Own::ThreadLink = own {
+            let to = [b"/proc/", to].concat();
+            let (own, path) = self
+                .own_path_at(abi::AT_FDCWD as u64, &to)
+                .ok_or(Errno::ENOENT)?;
+            return self.open_own(&own, &path, flags);
         }
-        Ok(OpenFile::listing(path.to_vec(), names))
+        if let Some(file) = self.descriptor_of(own)? {
+            return Ok(file);
+        }
+        let file = self
+            .sys
+            .platform
+            .open(None, to, flags & !abi::O_CLOEXEC, 0)?;
+        Ok(Arc::new(OpenFile::host(file)?))
+    }
+
+    /// The open file that `/proc/PID/fd/N` stands for.
+    fn descriptor_of(&self, own: &Own) -> Result<Option<Arc<OpenFile<P>>>, Errno> {
+        let Own::Process(pid, name) = own else {
+            return Ok(None);
+        };
+        let number = name.strip_prefix(b"fd/").map(core::str::from_utf8);
+        let Some(Ok(number)) = number else {
+            return Ok(None);
+        };
+        let fd = number.parse().map_err(|_| Errno::ENOENT)?;
+        let files = self.process_with(*pid)?.files();
+        files.get(fd).map(Some).map_err(|_| Errno::ENOENT)
     }
 
     fn close(&mut self, [fd, ..]: Args) -> Answer {

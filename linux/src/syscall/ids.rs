@@ -47,7 +47,7 @@ impl<P: Platform> Task<P> {
     }
 
     /// Gives this thread an identity. The first thread's counts as its process's.
-    pub(crate) fn become_who(&self, creds: Creds) -> Result<(), Errno> {
+    pub(crate) fn become_who(&mut self, creds: Creds) -> Result<(), Errno> {
         let (user, group) = (creds.user.files, creds.group.files);
         self.sys.platform.assume(user, group, &creds.groups)?;
         if self.thread.tid() == self.process.pid {
@@ -135,7 +135,7 @@ impl<P: Platform> Task<P> {
         self.become_who(creds).map(|()| 0)
     }
 
-    fn change_user(&self, change: impl FnOnce(&mut Ids, bool) -> Result<(), Errno>) -> Answer {
+    fn change_user(&mut self, change: impl FnOnce(&mut Ids, bool) -> Result<(), Errno>) -> Answer {
         let mut creds = self.creds();
         let old = creds.user;
         let privileged = creds.capable(cap::SETUID);
@@ -144,7 +144,7 @@ impl<P: Platform> Task<P> {
         self.become_who(creds).map(|()| 0)
     }
 
-    fn change_group(&self, change: impl FnOnce(&mut Ids, bool) -> Result<(), Errno>) -> Answer {
+    fn change_group(&mut self, change: impl FnOnce(&mut Ids, bool) -> Result<(), Errno>) -> Answer {
         let mut creds = self.creds();
         let privileged = creds.capable(cap::SETGID);
         change(&mut creds.group, privileged)?;

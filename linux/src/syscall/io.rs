@@ -13,6 +13,7 @@ use crate::signal::SigInfo;
 use crate::thread::Task;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
 use linux_raw_sys::general as abi;
 
 /// `MAX_RW_COUNT`: what one call moves at most.
@@ -241,6 +242,8 @@ impl<P: Platform> Task<P> {
             (Kind::Listing(_), _) => return Err(Errno::EISDIR),
             (Kind::Text(text), At::Own) => text.read(&mut buf)?,
             (Kind::Text(text), At::Offset(o)) => text.read_at(o, &mut buf)?,
+            (Kind::Raw(raw), At::Own) => raw.read(&mut buf)?,
+            (Kind::Raw(raw), At::Offset(o)) => raw.read_at(o, &mut buf)?,
         };
         buf.truncate(n);
         Ok(buf)
@@ -284,7 +287,10 @@ impl<P: Platform> Task<P> {
         loop {
             let kicker = self.thread.kicker();
             let files = [(&*host.file, bits as u16)];
-            let ready = self.sys.platform.wait_files(&kicker, &files, deadline)?;
+            self.thread.waiting.store(true, Ordering::Relaxed);
+            let ready = self.sys.platform.wait_files(&kicker, &files, deadline);
+            self.thread.waiting.store(false, Ordering::Relaxed);
+            let ready = ready?;
             if ready.iter().any(|&b| b != 0) {
                 return Ok(());
             }
@@ -355,7 +361,10 @@ impl<P: Platform> Task<P> {
             (Kind::Host(host), At::Offset(o)) => host.write_at(self.sys, o, bytes),
             (Kind::Memory(memory), At::Own) => memory.write(bytes, append),
             (Kind::Memory(memory), At::Offset(o)) => memory.write_at(o, bytes),
-            (Kind::Text(_) | Kind::Listing(_), _) => Err(Errno::EINVAL),
+            (Kind::Text(text), _) => text.write(bytes),
+            (Kind::Raw(raw), At::Own) => raw.write(bytes),
+            (Kind::Raw(raw), At::Offset(o)) => raw.write_at(o, bytes),
+            (Kind::Listing(_), _) => Err(Errno::EINVAL),
         }
     }
 
@@ -501,6 +510,7 @@ fn fills<P: Platform>(file: &OpenFile<P>) -> bool {
     match &file.kind {
         Kind::Host(host) => !host.waits(),
         Kind::Memory(_) | Kind::Text(_) => true,
+        Kind::Raw(_) => false,
         Kind::Pipe(_) | Kind::Socket(_) | Kind::Event(_) => false,
         Kind::Listing(_) | Kind::Epoll(_) | Kind::Special(_) => false,
     }

@@ -76,9 +76,12 @@ impl<P: Platform> Task<P> {
         if path.is_empty() && flags & abi::AT_EMPTY_PATH == 0 {
             return Err(Errno::ENOENT);
         }
-        if let Some(own) = self.own_path(&path) {
+        if let Some((own, _)) = self.own_path_at(dir, &path) {
             let node = self.node(&own)?;
-            let refused = matches!(node, Node::Text(_)) && mode & (abi::W_OK | abi::X_OK) != 0;
+            let rights = node.mode() >> 6 & 7;
+            // The superuser may write to what nobody may, but not execute it.
+            let is_file = !matches!(node, Node::Dir(_) | Node::Host(_) | Node::Link(_));
+            let refused = is_file && mode & !rights & (abi::W_OK | abi::X_OK) != 0;
             return if refused { Err(Errno::EACCES) } else { Ok(0) };
         }
         let start = self.start_for(dir, &path)?;
@@ -108,9 +111,10 @@ impl<P: Platform> Task<P> {
             return Err(Errno::EINVAL);
         }
         let path = self.path(path)?;
-        let link = match self.own_path(&path) {
-            Some(own) => match self.node(&own)? {
+        let link = match self.own_path_at(dir, &path) {
+            Some((own, _)) => match self.node(&own)? {
                 Node::Link(link) => link,
+                Node::Host(at) => self.sys.platform.read_link(None, &at)?,
                 _ => return Err(Errno::EINVAL),
             },
             None => {
@@ -136,6 +140,9 @@ impl<P: Platform> Task<P> {
 
     fn chdir(&mut self, [path, ..]: Args) -> Answer {
         let path = self.path(path)?;
+        if let Some((own, full)) = self.own_path_at(HERE, &path) {
+            return self.enter_own(&own, full);
+        }
         let start = self.start_for(HERE, &path)?;
         let base = start.base()?;
         let dir = self
@@ -150,6 +157,12 @@ impl<P: Platform> Task<P> {
 
     fn fchdir(&mut self, [fd, ..]: Args) -> Answer {
         let file = self.file(fd)?;
+        if let Kind::Listing(listing) = &file.kind {
+            let (own, full) = self
+                .own_path_at(HERE, listing.name())
+                .ok_or(Errno::ENOENT)?;
+            return self.enter_own(&own, full);
+        }
         let host = file
             .as_host()
             .filter(|h| h.is_directory())
@@ -157,14 +170,38 @@ impl<P: Platform> Task<P> {
         self.enter(host.file.duplicate()?)
     }
 
+    /// Makes a directory of ours the working one.
+    fn enter_own(&self, own: &Own, path: alloc::vec::Vec<u8>) -> Answer {
+        let flags = abi::O_PATH | abi::O_DIRECTORY;
+        let open = |at: &[u8]| self.sys.platform.open(None, at, flags, 0);
+        match self.node(own)? {
+            Node::Dir(_) => {
+                let dir = WorkingDir::own(open(b"/proc")?, path);
+                self.enter_dir(dir)
+            }
+            Node::Host(at) => self.enter(open(&at)?),
+            Node::Link(to) if matches!(own, Own::SelfLink | Own::ThreadLink) => {
+                let to = [b"/proc/", &to[..]].concat();
+                let (own, path) = self.own_path_at(HERE, &to).ok_or(Errno::ENOENT)?;
+                self.enter_own(&own, path)
+            }
+            Node::Link(to) => self.enter(open(&to)?),
+            _ => Err(Errno::ENOTDIR),
+        }
+    }
+
     fn enter(&self, dir: P::File) -> Answer {
-        drop(self.process.set_cwd(WorkingDir::at(dir)));
+        self.enter_dir(WorkingDir::at(dir))
+    }
+
+    fn enter_dir(&self, dir: WorkingDir<P>) -> Answer {
+        drop(self.process.set_cwd(dir));
         Ok(0)
     }
 
     fn change(&self, dir: u64, path: u64, change: PathChange<'_>) -> Answer {
         let path = self.path(path)?;
-        if self.own_path(&path).is_some() {
+        if self.own_path_at(dir, &path).is_some() {
             return Err(Errno::EACCES);
         }
         let start = self.start_for(dir, &path)?;

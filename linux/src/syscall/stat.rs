@@ -197,7 +197,13 @@ impl<P: Platform> Task<P> {
         } else {
             Follow::Yes
         };
-        if let Some(own) = self.own_path(&path) {
+        if let Some((own, _)) = self.own_path_at(dir, &path) {
+            // What ends in a slash is meant to be a directory.
+            let follow = if path.ends_with(b"/") {
+                Follow::Yes
+            } else {
+                follow
+            };
             return self.stat_own(&own, follow);
         }
         let start = self.start_for(dir, &path)?;
@@ -208,14 +214,39 @@ impl<P: Platform> Task<P> {
         if let (Own::Fd(fd), Follow::Yes) = (own, follow) {
             return self.file(u64::from(*fd)).map_err(|_| Errno::ENOENT)?.stat();
         }
-        match (self.node(own)?, follow) {
-            (Node::Text(_), _) => Ok(made_up(abi::S_IFREG | 0o444, 1, 0)),
-            (Node::Dir, _) => Ok(made_up(abi::S_IFDIR | 0o555, 1, 0)),
-            (Node::Link(_), Follow::No) => Ok(made_up(abi::S_IFLNK | 0o777, 1, 64)),
-            (Node::Link(_), Follow::Yes) if *own == Own::SelfLink => {
-                Ok(made_up(abi::S_IFDIR | 0o555, 1, 0))
+        let node = self.node(own)?;
+        let owner = match own {
+            Own::Process(pid, _) => {
+                let process = self.process_with(*pid).map_err(|_| Errno::ENOENT)?;
+                let creds = process.creds.lock();
+                (creds.user.effective, creds.group.effective)
             }
-            (Node::Link(to), Follow::Yes) => self.sys.platform.stat(None, &to, Follow::Yes),
+            _ => (0, 0),
+        };
+        match (node, follow) {
+            (Node::Link(to), Follow::Yes) => match own {
+                Own::SelfLink | Own::ThreadLink => Ok(made_up(abi::S_IFDIR | 0o555, 1, 0)),
+                _ => self.sys.platform.stat(None, &to, Follow::Yes),
+            },
+            (Node::Host(at), follow) => self.sys.platform.stat(None, &at, follow),
+            (node, _) => {
+                let size = if matches!(node, Node::Link(_)) { 64 } else { 0 };
+                let ino = own.number();
+                let made = made_up(node.mode(), ino, size);
+                let now = self.sys.platform.wall_clock() / 1_000_000_000;
+                let moment = Moment {
+                    seconds: now as i64,
+                    nanos: 0,
+                };
+                Ok(FileStat {
+                    uid: owner.0,
+                    gid: owner.1,
+                    atime: moment,
+                    mtime: moment,
+                    ctime: moment,
+                    ..made
+                })
+            }
         }
     }
 
