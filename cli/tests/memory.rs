@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{bsdvm, bsdvm_for, guest, length, native, status, text};
+use common::{bsdvm, bsdvm_for, guest, length, native, same, status, text};
 
 /// Calls of each run.
 const ROUNDS: &str = "600";
@@ -37,6 +37,11 @@ fn random_memory_calls_answer_as_the_hosts_do() {
         assert_eq!(text(&got.stderr), "", "seed {seed}");
         assert_eq!((status(&expected), status(&got)), (0, 0), "seed {seed}");
     }
+}
+
+#[test]
+fn limits_seals_flags_and_tails_answer_as_the_hosts_do() {
+    same(&[guest("answers")]);
 }
 
 /// Four threads fault, map, unmap, protect, advise and move while two others fork.
