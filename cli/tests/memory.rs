@@ -1,18 +1,13 @@
-//! Memory calls drawn at random, natively and under `bsdvm run --check`: line for line the same
-//! results, error numbers, contents, faults and maps.
+//! Memory under stress: calls drawn at random, natively and under `bsdvm run --check`, line for
+//! line the same results, error numbers, contents, faults and maps; and threads that change one
+//! space while others fork.
 
 mod common;
 
-use common::{bsdvm, guest, native, status, text};
+use common::{bsdvm, bsdvm_for, guest, length, native, same, status, text};
 
 /// Calls of each run.
 const ROUNDS: &str = "600";
-
-/// How many seeds to try; the soak tries more.
-fn seeds() -> u64 {
-    let asked = std::env::var("BSDVM_MEMORY_SEEDS").ok();
-    asked.and_then(|text| text.parse().ok()).unwrap_or(24)
-}
 
 /// The first line that differs, with those before it.
 fn difference(expected: &str, got: &str) -> String {
@@ -30,7 +25,7 @@ fn difference(expected: &str, got: &str) -> String {
 #[test]
 fn random_memory_calls_answer_as_the_hosts_do() {
     let program = guest("memdiff").to_string_lossy().into_owned();
-    for seed in 1..=seeds() {
+    for seed in 1..=length("BSDVM_MEMORY_SEEDS", 24) {
         let command = [program.clone(), seed.to_string(), ROUNDS.to_owned()];
         let (expected, got) = (native(&command), bsdvm(&[], &command));
         let (expected_text, got_text) = (text(&expected.stdout), text(&got.stdout));
@@ -42,4 +37,27 @@ fn random_memory_calls_answer_as_the_hosts_do() {
         assert_eq!(text(&got.stderr), "", "seed {seed}");
         assert_eq!((status(&expected), status(&got)), (0, 0), "seed {seed}");
     }
+}
+
+#[test]
+fn limits_seals_flags_and_tails_answer_as_the_hosts_do() {
+    same(&[guest("answers")]);
+}
+
+/// Four threads fault, map, unmap, protect, advise and move while two others fork.
+fn crowd(seconds: u64, options: &[&str]) {
+    let program = guest("crowd").to_string_lossy().into_owned();
+    let got = bsdvm_for(
+        seconds,
+        options,
+        &[program, seconds.to_string(), "4".into()],
+    );
+    assert_eq!(text(&got.stderr), "");
+    assert_eq!(text(&got.stdout), "crowd: every word is where it belongs\n");
+    assert_eq!(status(&got), 0);
+}
+
+#[test]
+fn threads_change_a_space_while_others_fork() {
+    crowd(length("BSDVM_CROWD_SECONDS", 20), &[]);
 }

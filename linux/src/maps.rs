@@ -17,26 +17,7 @@ const NAME_COLUMN: usize = 73;
 pub(crate) fn text<P: Platform>(sys: &Linux<P>, space: &AddressSpace<P>) -> String {
     let bounds = space.bounds.lock().clone();
     let mut out = String::new();
-    let mut at = VirtAddr(0);
-    let mut mapping: Option<EntryInfo> = None;
-    // An entry that does not reach past the question would be asked for again for ever.
-    while let Some(entry) = space.core().entry(at).filter(|e| e.range.end() > at) {
-        at = entry.range.end();
-        mapping = match mapping.take() {
-            Some(whole) if continues(&whole, &entry) => Some(EntryInfo {
-                range: VirtRange::new(whole.range.start(), at).unwrap_or_default(),
-                ..whole
-            }),
-            Some(whole) => {
-                line(sys, &bounds, &whole, &mut out);
-                Some(entry)
-            }
-            None => Some(entry),
-        };
-    }
-    if let Some(whole) = mapping {
-        line(sys, &bounds, &whole, &mut out);
-    }
+    each(space, |mapping, _| line(sys, &bounds, mapping, &mut out));
     if let Some(vdso) = sys.platform.vdso(sys.vm) {
         let (start, end) = (vdso.start().0, vdso.end().0);
         let fixed = format!("{start:08x}-{end:08x} r-xp 00000000 00:00 0 ");
@@ -45,7 +26,32 @@ pub(crate) fn text<P: Platform>(sys: &Linux<P>, space: &AddressSpace<P>) -> Stri
     out
 }
 
-/// The line of one entry.
+/// Calls `act` for each mapping of a space, and the entries that it is kept in.
+pub(crate) fn each<P: Platform>(
+    space: &AddressSpace<P>,
+    mut act: impl FnMut(&EntryInfo, &[EntryInfo]),
+) {
+    let mut at = VirtAddr(0);
+    let mut parts: Vec<EntryInfo> = Vec::new();
+    let mut tell = |parts: &[EntryInfo]| {
+        let (Some(first), Some(last)) = (parts.first(), parts.last()) else {
+            return;
+        };
+        let range = VirtRange::new(first.range.start(), last.range.end()).unwrap_or_default();
+        act(&EntryInfo { range, ..*first }, parts);
+    };
+    // An entry that does not reach past the question would be asked for again for ever.
+    while let Some(entry) = space.core().entry(at).filter(|e| e.range.end() > at) {
+        at = entry.range.end();
+        if parts.last().is_some_and(|last| !continues(last, &entry)) {
+            tell(&parts);
+            parts.clear();
+        }
+        parts.push(entry);
+    }
+    tell(&parts);
+}
+
 pub(crate) fn line<P: Platform>(
     sys: &Linux<P>,
     bounds: &Bounds,

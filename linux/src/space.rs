@@ -31,8 +31,6 @@ pub(crate) struct Bounds {
     pub(crate) stack_top: u64,
     /// Mappings are placed below.
     pub(crate) mmap_top: u64,
-    /// Bytes of the program's own data, for the limit on the heap.
-    pub(crate) data_bytes: u64,
     /// Whether new mappings are locked (`mlockall(MCL_FUTURE)`), and how.
     pub(crate) lock_future: Option<Pages>,
     /// Where the arguments lie, for `/proc/self/cmdline`.

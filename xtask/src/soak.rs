@@ -22,7 +22,7 @@ pub(crate) struct Soak {
 }
 
 /// The lengths of the tests: variable, and value at scale 1.
-const KNOBS: [(&str, u64); 4] = [
+const KNOBS: [(&str, u64); 7] = [
     // Operations of a model run.
     ("BSDVM_MODEL_OPS", 1_000_000),
     // Cases of each property test.
@@ -31,6 +31,12 @@ const KNOBS: [(&str, u64); 4] = [
     ("BSDVM_SHUTTLE_RUNS", 20_000),
     // Programs of random memory calls.
     ("BSDVM_MEMORY_SEEDS", 2_000),
+    // Seconds of threads that change a space while others fork.
+    ("BSDVM_CROWD_SECONDS", 600),
+    // Seconds of buffers that change under the calls that use them.
+    ("BSDVM_RACE_SECONDS", 300),
+    // Random system calls.
+    ("BSDVM_FUZZ_CALLS", 1_000_000),
 ];
 
 /// Runs the long checks.

@@ -12,14 +12,21 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Mutex;
 
-/// How long one program may take, in seconds: a hang is a failure.
-const LIMIT: &str = "60";
+/// How long one program may take, in seconds, beside what a test asks it to take: a hang is a
+/// failure.
+const LIMIT: u64 = 60;
 
-/// Runs a command to its end, within the limit.
-fn bounded(program: &OsStr) -> Command {
+/// A length that the soak sets: the value of a variable, or what an ordinary run takes.
+pub fn length(variable: &str, ordinary: u64) -> u64 {
+    let asked = std::env::var(variable).ok();
+    asked.and_then(|text| text.parse().ok()).unwrap_or(ordinary)
+}
+
+/// Runs a command to its end, within the limit and `more` seconds.
+fn bounded(program: &OsStr, more: u64) -> Command {
     let mut command = Command::new("timeout");
     command
-        .args(["-k", "5", LIMIT])
+        .args(["-k", "5", &(LIMIT + more).to_string()])
         .arg(program)
         .env("LC_ALL", "C");
     command
@@ -33,7 +40,12 @@ fn run(mut command: Command) -> Output {
 
 /// `bsdvm run --check` with further options.
 pub fn bsdvm<S: AsRef<OsStr>>(options: &[&str], program: &[S]) -> Output {
-    let mut command = bounded(env!("CARGO_BIN_EXE_bsdvm").as_ref());
+    bsdvm_for(0, options, program)
+}
+
+/// The same for a program that takes `seconds`.
+pub fn bsdvm_for<S: AsRef<OsStr>>(seconds: u64, options: &[&str], program: &[S]) -> Output {
+    let mut command = bounded(env!("CARGO_BIN_EXE_bsdvm").as_ref(), seconds);
     command
         .args(["run", "--check"])
         .args(options)
@@ -44,7 +56,7 @@ pub fn bsdvm<S: AsRef<OsStr>>(options: &[&str], program: &[S]) -> Output {
 
 /// The program itself.
 pub fn native<S: AsRef<OsStr>>(program: &[S]) -> Output {
-    let mut command = bounded(program[0].as_ref());
+    let mut command = bounded(program[0].as_ref(), 0);
     command.args(&program[1..]);
     run(command)
 }

@@ -260,7 +260,6 @@ fn populate<P: Platform>(
         brk,
         stack_top,
         mmap_top,
-        data_bytes: main.layout.segments.last().map_or(0, |s| s.file_bytes),
         lock_future: None,
         args: image.args,
         env: image.env,

@@ -183,6 +183,28 @@ impl<P: Platform> OpenFile<P> {
         OpenFile::with(Kind::Memory(file), abi::O_RDWR | abi::O_LARGEFILE)
     }
 
+    /// A file that is memory, opened once more with `flags`; `None` for any other.
+    ///
+    /// Errors: those of cutting it, if that is asked for.
+    pub(crate) fn reopen(&self, flags: u32) -> Result<Option<OpenFile<P>>, Errno> {
+        let Kind::Memory(memory) = &self.kind else {
+            return Ok(None);
+        };
+        let writes = flags & abi::O_ACCMODE != abi::O_RDONLY;
+        if writes && memory.provided.is_some() {
+            return Err(Errno::EACCES);
+        }
+        let again = memory.reopen()?;
+        if flags & abi::O_TRUNC != 0 {
+            again.truncate(0)?;
+        }
+        let kept = flags & (abi::O_ACCMODE | SETTABLE);
+        Ok(Some(OpenFile::with(
+            Kind::Memory(again),
+            kept | abi::O_LARGEFILE,
+        )))
+    }
+
     /// The page that the kernel provides, to be read.
     pub(crate) fn kernel_page(file: MemFile<P>) -> OpenFile<P> {
         OpenFile::with(Kind::Memory(file), abi::O_RDONLY | abi::O_LARGEFILE)

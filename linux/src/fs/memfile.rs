@@ -29,8 +29,6 @@ pub(crate) struct MemFile<P: Platform> {
     /// Who the file is, if it has a name and seals.
     inode: Option<Arc<MemInode>>,
     pub(crate) id: u64,
-    /// The permission bits.
-    mode: Lock<P, u32, { rank::FILE }>,
     /// The device that shows the pages to who maps the file, if the kernel provides them.
     pub(crate) provided: Option<ObjectId>,
     offset: Lock<P, u64, { rank::FILE }>,
@@ -44,14 +42,13 @@ impl<P: Platform> MemFile<P> {
         mode: u32,
         seals: u32,
     ) -> Result<MemFile<P>, Errno> {
-        let inode = sys.memory_inodes.create(sys, path, 0, seals)?;
+        let inode = sys.memory_inodes.create(sys, path, 0, (mode, seals))?;
         Ok(MemFile {
             sys,
             object: inode.object,
             id: inode.id,
             inode: Some(inode),
             provided: None,
-            mode: Lock::<P, _, { rank::FILE }>::new(mode),
             offset: Lock::<P, _, { rank::FILE }>::new(0),
         })
     }
@@ -67,10 +64,30 @@ impl<P: Platform> MemFile<P> {
             object: memory,
             inode: None,
             id: sys.next_id(),
-            mode: Lock::<P, _, { rank::FILE }>::new(0o777),
             provided: Some(device),
             offset: Lock::<P, _, { rank::FILE }>::new(0),
         })
+    }
+
+    /// The same file, opened once more.
+    pub(crate) fn reopen(&self) -> Result<MemFile<P>, Errno> {
+        if !self.object().reference() {
+            return Err(Errno::ENFILE);
+        }
+        Ok(MemFile {
+            sys: self.sys,
+            object: self.object,
+            inode: self.inode.clone(),
+            id: self.id,
+            provided: self.provided,
+            offset: Lock::<P, _, { rank::FILE }>::new(0),
+        })
+    }
+
+    /// The permission bits.
+    fn mode(&self) -> u32 {
+        let inode = self.inode.as_ref();
+        inode.map_or(0o777, |inode| inode.mode.load(Ordering::SeqCst))
     }
 
     /// The name of the file.
@@ -109,7 +126,7 @@ impl<P: Platform> MemFile<P> {
             return Err(Errno::EBUSY);
         }
         let mut seals = seals;
-        if seals & F_SEAL_EXEC != 0 && *self.mode.lock() & 0o111 != 0 {
+        if seals & F_SEAL_EXEC != 0 && self.mode() & 0o111 != 0 {
             // What may be executed is not to be changed any more.
             seals |= abi::F_SEAL_SHRINK | abi::F_SEAL_GROW | NO_WRITES;
         }
@@ -129,11 +146,12 @@ impl<P: Platform> MemFile<P> {
 
     /// `fchmod`.
     pub(crate) fn set_mode(&self, mode: u32) -> Result<(), Errno> {
-        let mut now = self.mode.lock();
-        if (*now ^ mode) & 0o111 != 0 {
+        if (self.mode() ^ mode) & 0o111 != 0 {
             self.refuse(F_SEAL_EXEC)?;
         }
-        *now = mode & 0o7777;
+        if let Some(inode) = &self.inode {
+            inode.mode.store(mode & 0o7777, Ordering::SeqCst);
+        }
         Ok(())
     }
 
@@ -238,7 +256,7 @@ impl<P: Platform> MemFile<P> {
             mask: abi::STATX_BASIC_STATS,
             block_size: Linux::<P>::PAGE_BYTES as u32,
             links: 0,
-            mode: (abi::S_IFREG | *self.mode.lock()) as u16,
+            mode: (abi::S_IFREG | self.mode()) as u16,
             ino: self.id,
             size: self.object().size(),
             blocks: self

@@ -21,6 +21,8 @@ pub(crate) struct MemInode {
     pub(crate) path: Vec<u8>,
     /// Its inode number.
     pub(crate) id: u64,
+    /// The permission bits.
+    pub(crate) mode: AtomicU32,
     /// `F_SEAL_*`.
     pub(crate) seals: AtomicU32,
 }
@@ -43,7 +45,7 @@ impl<P: Platform> MemInodes<P> {
         sys: &Linux<P>,
         path: Vec<u8>,
         bytes: u64,
-        seals: u32,
+        (mode, seals): (u32, u32),
     ) -> Result<Arc<MemInode>, Errno> {
         let object = sys.vm.object_create_memory_file(bytes)?;
         if !sys.vm.object(object).reference() {
@@ -54,6 +56,7 @@ impl<P: Platform> MemInodes<P> {
             object,
             path,
             id: sys.next_id(),
+            mode: AtomicU32::new(mode),
             seals: AtomicU32::new(seals),
         });
         self.table.lock().insert(object.number(), inode.clone());

@@ -133,8 +133,9 @@ impl<P: Platform> Task<P> {
             return Err(Errno::EEXIST);
         }
         if let Own::Fd(fd) = own {
+            let file = self.file(u64::from(*fd)).map_err(|_| Errno::ENOENT)?;
             // The same open file: its offset is shared, which a second opening would not do.
-            return self.file(u64::from(*fd)).map_err(|_| Errno::ENOENT);
+            return Ok(file.reopen(flags)?.map_or(file, Arc::new));
         }
         if *own == Own::KernelPage {
             if flags & abi::O_ACCMODE != abi::O_RDONLY {

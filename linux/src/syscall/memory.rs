@@ -185,10 +185,10 @@ impl<P: Platform> Task<P> {
         offset: u64,
     ) -> Result<VirtAddr, Errno> {
         self.check_limits(len, self.replaced(addr, len, flags), false)?;
-        let inode = self
-            .sys
-            .memory_inodes
-            .create(self.sys, SHARED_NAME.to_vec(), len, 0)?;
+        let inode =
+            self.sys
+                .memory_inodes
+                .create(self.sys, SHARED_NAME.to_vec(), len, (0o777, 0))?;
         let what = of_object(inode.object, offset, Sharing::Shared, prot, Prot::ALL);
         let placed = self.place(addr, len, flags, what);
         self.sys.vm.object(inode.object).release();
@@ -400,7 +400,10 @@ impl<P: Platform> Task<P> {
         let page = <P::Machine as Machine>::PAGE;
         let (start, data) = {
             let bounds = self.space.bounds.lock();
-            (bounds.brk_start, bounds.data_bytes)
+            (
+                bounds.brk_start,
+                bounds.data.1.saturating_sub(bounds.data.0),
+            )
         };
         let (old_end, new_end) = (page.round_up(now)?, page.round_up(wanted)?);
         let limit = self.process.limit(abi::RLIMIT_DATA);

@@ -198,7 +198,7 @@ impl<'v, M: Machine> Space<'v, M> {
         let size = edit.stack_size(handle);
         let unit = match open {
             // As little as can be seen, but not so little that a deep stack is all small pieces.
-            true => page.offset((page.index(size) / 16).clamp(1, GROWTH_PAGES)),
+            true => page.offset((page.index(size) / 64).clamp(1, GROWTH_PAGES)),
             false => page.offset(GROWTH_PAGES),
         };
         let unit = unit.unwrap_or(least);

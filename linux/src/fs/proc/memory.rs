@@ -9,7 +9,7 @@ use crate::errno::Errno;
 use crate::maps;
 use crate::platform::Platform;
 use crate::process::Process;
-use crate::space::AddressSpace;
+use crate::space::{AddressSpace, ON_FAULT, WIPED};
 use crate::system::Linux;
 use alloc::boxed::Box;
 use alloc::format;
@@ -154,7 +154,7 @@ fn each_entry<P: Platform>(space: &AddressSpace<P>, mut act: impl FnMut(&EntryIn
 pub(super) fn smaps<P: Platform>(sys: &Linux<P>, space: &AddressSpace<P>) -> String {
     let bounds = space.bounds.lock().clone();
     let mut out = String::new();
-    each_entry(space, |entry| {
+    maps::each(space, |entry, parts| {
         maps::line(sys, &bounds, entry, &mut out);
         let kib = entry.range.len() / 1024;
         let _ = write!(
@@ -162,8 +162,9 @@ pub(super) fn smaps<P: Platform>(sys: &Linux<P>, space: &AddressSpace<P>) -> Str
             "Size:           {kib:>8} kB\nKernelPageSize: {0:>8} kB\nMMUPageSize:    {0:>8} kB\n",
             4
         );
+        let counted = parts.iter().map(|part| count(space, part));
         lines(
-            &count(space, entry),
+            &counted.fold(Counted::default(), Counted::with),
             entry.sharing == Sharing::Shared,
             &mut out,
         );
@@ -191,8 +192,12 @@ fn flags(entry: &EntryInfo) -> String {
         (entry.behavior == Behavior::Sequential, "sr"),
         (entry.behavior == Behavior::Random, "rr"),
         (entry.inherit == Inherit::None, "dc"),
+        (entry.user_wired && entry.marks & ON_FAULT != 0, "lf"),
         (has(Prot::WRITE) && !shared, "ac"),
-        (entry.inherit == Inherit::Zero, "wf"),
+        (
+            entry.inherit == Inherit::Zero || entry.marks & WIPED != 0,
+            "wf",
+        ),
         (entry.no_core, "dd"),
     ];
     let on = rows.iter().filter(|(on, _)| *on);
@@ -250,7 +255,7 @@ fn uses<P: Platform>(space: &AddressSpace<P>) -> Uses {
         if entry.user_wired {
             uses.locked += bytes;
         }
-        if entry.stack && entry.range.end().0 == bounds.stack_top {
+        if entry.stack {
             uses.stack += bytes;
         } else if entry.sharing == Sharing::Shared {
             uses.shared += bytes;
