@@ -9,6 +9,10 @@
 //! wants it, when the guest has become quiet, and when somebody that we do not know wants the
 //! processor: that is seen by how long a yield takes. After that it stays at home for a while,
 //! longer each time.
+//!
+//! Home itself is where whoever made a process has its own: mostly one of the two waits for the
+//! other, and what one processor does by turns needs no call to another. Once more pairs have been
+//! at work on one processor than on another for a while, one of them moves there for good.
 
 use crate::clock;
 use crate::engine::Engine;
@@ -29,7 +33,7 @@ const LOOKS: u32 = 100;
 /// Traps between two yields at least: the supervisor that is out lets others run.
 const TRAPS: u32 = 32;
 /// Traps in a row, each soon after the last, before the supervisor goes out.
-const STREAK: u32 = 16;
+const STREAK: u32 = 256;
 /// What is soon, in nanoseconds.
 const SOON: u64 = 30_000;
 /// How long a supervisor that is out watches before it sleeps, in nanoseconds.
@@ -45,6 +49,9 @@ const SHARE: u64 = 16;
 /// How long a supervisor stays at home at least, and after meeting strangers at most.
 const STAY: u64 = 1_000_000;
 const STAY_MOST: u64 = 1_024_000_000;
+
+/// How long a processor has to be crowded while another is not before a pair moves, in nanoseconds.
+const CROWDED: u64 = 1_000_000;
 
 /// A processor that this program may use.
 #[derive(Debug)]
@@ -127,6 +134,8 @@ struct Seat {
     /// When it went out last, and how much of the time since then others took.
     went: u64,
     lost: u64,
+    /// Since when home has been crowded; 0 when it is not.
+    crowded: u64,
 }
 
 thread_local! {
@@ -150,6 +159,7 @@ impl Seat {
             went: 0,
             stay: STAY,
             lost: 0,
+            crowded: 0,
         }
     }
 
@@ -193,6 +203,31 @@ impl Seat {
     /// Somebody of ours wants one of the two processors.
     fn is_wanted(&self, out: usize) -> bool {
         self.cpu(out).pairs() > 0 || self.cpu(self.home).pairs() > 1
+    }
+
+    /// Where the pair had better move, once that has been so for a while.
+    fn roomier(&mut self) -> Option<usize> {
+        let pairs = |place: &usize| self.cpu(*place).pairs();
+        let best = (0..self.engine.cpus.len()).min_by_key(pairs)?;
+        if pairs(&best) + 1 >= pairs(&self.home) {
+            self.crowded = 0;
+            return None;
+        }
+        let now = clock::now();
+        if self.crowded == 0 {
+            self.crowded = now;
+        }
+        (now - self.crowded >= CROWDED).then_some(best)
+    }
+
+    /// Makes `place` the home.
+    fn move_home(&mut self, place: usize) {
+        self.go_home(0);
+        self.cpu(self.home).busy.fetch_sub(1, Ordering::SeqCst);
+        self.home = place;
+        self.crowded = 0;
+        self.cpu(place).busy.fetch_add(1, Ordering::SeqCst);
+        sys::pin(0, &[self.cpu(place).number]);
     }
 
     /// Lets others run. Whether they hardly want to, lately.
@@ -319,6 +354,27 @@ pub(crate) fn leave() {
     });
 }
 
+/// Where the calling thread is at home among the processors of `engine`.
+pub(crate) fn home(engine: &Arc<Engine>) -> Option<usize> {
+    let home = with(|seat| {
+        let seat = seat.as_ref().filter(|s| Arc::ptr_eq(&s.engine, engine));
+        seat.map(|s| s.home)
+    });
+    home.flatten()
+}
+
+/// Moves the calling thread to a processor with more room, if there has been one for a while: its
+/// new home, where its stub is to follow.
+pub(crate) fn spread() -> Option<usize> {
+    let moved = with(|seat| {
+        let seat = seat.as_mut()?;
+        let place = seat.roomier()?;
+        seat.move_home(place);
+        Some(place)
+    });
+    moved.flatten()
+}
+
 /// How the stub of the calling thread is to wait at its next trap. Called when the guest goes on.
 pub(crate) fn stub_wait() -> StubWait {
     let wait = with(|seat| {
@@ -427,6 +483,20 @@ mod tests {
         seat.not_before = 0;
         traps(&mut seat, 2 * STREAK);
         assert_eq!(seat.out, None);
+    }
+
+    #[test]
+    fn a_pair_moves_from_a_crowd_to_where_nobody_works_and_stays_there() {
+        let mut seat = seat();
+        assert_eq!(seat.roomier(), None);
+        seat.cpu(0).busy.fetch_add(1, Ordering::SeqCst);
+        // Not at once: whoever is in the way may be gone in a moment.
+        assert_eq!(seat.roomier(), None);
+        seat.crowded = 1;
+        assert_eq!(seat.roomier(), Some(1));
+        seat.move_home(1);
+        assert_eq!((seat.cpu(0).pairs(), seat.cpu(1).pairs()), (1, 1));
+        assert_eq!((seat.roomier(), seat.crowded), (None, 0));
     }
 
     #[test]

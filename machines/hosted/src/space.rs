@@ -15,7 +15,7 @@ use crate::mailbox::{BATCH, Report, Slot, Then};
 use crate::orders::{Decided, Order, Queue};
 use crate::seat::StubWait;
 use crate::stub::KICK_SIGNAL;
-use crate::sys::Process;
+use crate::sys::{self, Process};
 use crate::table::Table;
 use bsdvm_machine::VirtRange;
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -356,9 +356,10 @@ impl Space {
         st.epoch != epoch || st.process.as_ref().is_none_or(Process::is_dead)
     }
 
-    /// Waits until thread `id`, which runs, has trapped.
-    pub(crate) fn await_trap(&self, id: u64, slot: &Slot) -> Report {
+    /// Waits until thread `id`, which runs, has trapped. `meanwhile` is called now and then.
+    pub(crate) fn await_trap(&self, id: u64, slot: &Slot, meanwhile: impl Fn()) -> Report {
         slot.wait(|| {
+            meanwhile();
             let st = self.lock();
             st.member(id).is_none() || st.process.as_ref().is_none_or(Process::is_dead)
         })
@@ -472,6 +473,13 @@ impl Space {
         let st = self.state.lock();
         let member = &st.members[st.member(id)?];
         Some((st.process.as_ref()?.pid(), member.tid))
+    }
+
+    /// Confines the stub's thread of member `id` to the processor at `place`.
+    pub(crate) fn pin(&self, id: u64, place: usize) {
+        if let Some((_, tid)) = self.place_of(id) {
+            sys::pin(tid, &[self.engine.cpus[place].number()]);
+        }
     }
 
     /// Makes the next (or the present) run of thread `id` end.

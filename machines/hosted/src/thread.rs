@@ -1,12 +1,13 @@
 //! Guest threads: run until a trap, registers, floating-point state, kicks.
 
 use crate::context::{self, Context, Registers, Signal};
-use crate::mailbox::{Answer, Call, Slot, at};
+use crate::mailbox::{Answer, Call, Report, Slot, at};
 use crate::pmap::Refault;
 use crate::space::{Begun, Ended, Space};
 use crate::stub::KICK_SIGNAL;
 use crate::{Hosted, HostedError, HostedPmap, seat};
 use bsdvm_machine::{Access, VirtAddr};
+use std::cell::Cell;
 use std::sync::{Arc, Weak};
 
 /// Why a guest thread came back.
@@ -83,7 +84,12 @@ impl GuestThread {
     /// Makes a thread in the stub of `pmap`; the first one makes the stub. Its registers come with
     /// the first [`GuestThread::run`]; its floating-point state is that of a fresh program.
     pub fn spawn(machine: &Hosted, pmap: &HostedPmap) -> Result<GuestThread, HostedError> {
-        let home = machine.engine.deal_home();
+        let engine = &machine.engine;
+        let near = match pmap.space.lock().members.is_empty() {
+            true => seat::home(engine),
+            false => None,
+        };
+        let home = near.unwrap_or_else(|| engine.deal_home());
         let made = pmap.space.attach(machine.engine.cpus[home].number())?;
         Ok(GuestThread {
             space: pmap.space.clone(),
@@ -118,8 +124,9 @@ impl GuestThread {
                 Begun::Gone => return Trap::Gone,
             }
             let report = seat::watch(&self.slot);
-            let report = report.unwrap_or_else(|| self.space.await_trap(self.id, &self.slot));
+            let report = report.unwrap_or_else(|| self.await_trap());
             seat::trapped();
+            self.spread();
             match self.space.end(self.id, report) {
                 Ended::Trapped => {}
                 Ended::NotResumed => continue,
@@ -131,6 +138,27 @@ impl GuestThread {
             if let Some(trap) = self.judge(&signal, regs) {
                 return trap;
             }
+        }
+    }
+
+    /// Sleeps until the guest has trapped. One that computes only is looked after now and then.
+    fn await_trap(&mut self) -> Report {
+        let home = Cell::new(None);
+        let report = self.space.await_trap(self.id, &self.slot, || {
+            if let Some(place) = seat::spread() {
+                self.space.pin(self.id, place);
+                home.set(Some(place));
+            }
+        });
+        self.home = home.get().unwrap_or(self.home);
+        report
+    }
+
+    /// Moves to another processor where this one is crowded.
+    fn spread(&mut self) {
+        if let Some(place) = seat::spread() {
+            self.space.pin(self.id, place);
+            self.home = place;
         }
     }
 
