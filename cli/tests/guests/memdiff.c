@@ -271,7 +271,13 @@ static void op_mremap(void) {
     errno = 0;
     char *got = mremap(from, len, new_len, flags, to);
     say("mremap %lx %lx %lx flags %x to %lx = %ld %d\n", from - ARENA, len, new_len, flags, to - ARENA, rel(got), errno);
-    if (got != MAP_FAILED) came(rel(got), new_len);
+    if (got != MAP_FAILED && flags & MREMAP_FIXED && len == new_len) {
+        /* Whatever was there has moved as it was. */
+        unsigned moved[VIEW], pages = (len + PAGE - 1) / PAGE;
+        for (unsigned i = 0; i < pages && i < VIEW; i++) moved[i] = origin[start / PAGE + i];
+        for (unsigned i = 0; i < pages && i < VIEW; i++) origin[rel(got) / PAGE + i] = moved[i];
+        changed(rel(got), len);
+    } else if (got != MAP_FAILED) came(rel(got), new_len);
     if (got == MAP_FAILED || inside(got)) return;
     say_contents(got, (new_len + PAGE - 1) / PAGE);
     if (one_in(2)) {
