@@ -119,11 +119,7 @@ impl<P: Platform> Linux<P> {
     /// Errors: why the program could not be started.
     pub fn run(&'static self, program: Program) -> Result<ExitStatus, Errno> {
         let pid = self.processes.lock().allocate_pid()?;
-        let request = ExecRequest {
-            path: program.path,
-            args: program.args,
-            env: program.env,
-        };
+        let request = ExecRequest::of_runner(program, &self.platform.identity());
         let image = exec::load(self, None, request)?;
         let files = FdTable::standard(self);
         let process = Process::first(self, pid, &image, Arc::new(files));
@@ -156,11 +152,7 @@ impl<P: Platform> Linux<P> {
     ///
     /// Errors: why not.
     pub fn try_load(&'static self, program: Program) -> Result<(), Errno> {
-        let request = ExecRequest {
-            path: program.path,
-            args: program.args,
-            env: program.env,
-        };
+        let request = ExecRequest::of_runner(program, &self.platform.identity());
         let loaded = exec::load(self, None, request).map(drop);
         self.inodes.sweep(self);
         loaded

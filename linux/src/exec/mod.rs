@@ -8,9 +8,9 @@ mod stack;
 use crate::elf::{self, HEADER_BYTES, Header, Layout, Segment};
 use crate::errno::Errno;
 use crate::fs::path::Start;
-use crate::platform::{HostFile, Platform, Registers};
+use crate::platform::{HostFile, Identity, Platform, Registers};
 use crate::space::{AddressSpace, Bounds};
-use crate::system::Linux;
+use crate::system::{Linux, Program};
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -38,6 +38,20 @@ pub(crate) struct ExecRequest {
     pub(crate) path: Vec<u8>,
     pub(crate) args: Vec<Vec<u8>>,
     pub(crate) env: Vec<Vec<u8>>,
+    /// Who executes it: the user, the effective one, and the groups likewise.
+    pub(crate) ids: [u32; 4],
+}
+
+impl ExecRequest {
+    /// A program that the runner starts.
+    pub(crate) fn of_runner(program: Program, id: &Identity) -> ExecRequest {
+        ExecRequest {
+            path: program.path,
+            args: program.args,
+            env: program.env,
+            ids: [id.uid, id.euid, id.gid, id.egid],
+        }
+    }
 }
 
 /// A program that is ready to run.
@@ -243,7 +257,7 @@ fn populate<P: Platform>(
         }
         None => (bias.wrapping_add(main.header.entry), 0),
     };
-    let auxv = auxiliary(sys, main, bias, interpreter_base);
+    let auxv = auxiliary(sys, main, bias, interpreter_base, request.ids);
     let mut random = [0; 16];
     sys.platform.random(&mut random);
     let image = StackImage::build(stack_top, request, &auxv, &random)?;
@@ -409,9 +423,9 @@ fn auxiliary<P: Platform>(
     main: &Binary<P>,
     bias: u64,
     interpreter_base: u64,
+    ids_of: [u32; 4],
 ) -> Vec<(u32, u64)> {
     use linux_raw_sys::auxvec as av;
-    let id = sys.platform.identity();
     let phdr = match main.layout.phdr_address {
         0 => 0,
         at => bias.wrapping_add(at),
@@ -425,12 +439,10 @@ fn auxiliary<P: Platform>(
         (av::AT_BASE, interpreter_base),
         (av::AT_FLAGS, 0),
         (av::AT_ENTRY, bias.wrapping_add(main.header.entry)),
-        (av::AT_UID, u64::from(id.uid)),
-        (av::AT_EUID, u64::from(id.euid)),
-        (av::AT_GID, u64::from(id.gid)),
-        (av::AT_EGID, u64::from(id.egid)),
         (av::AT_SECURE, 0),
     ];
+    let ids = [av::AT_UID, av::AT_EUID, av::AT_GID, av::AT_EGID];
+    pairs.extend(ids.into_iter().zip(ids_of.map(u64::from)));
     if let Some(vdso) = sys.platform.vdso(sys.vm) {
         pairs.insert(0, (av::AT_SYSINFO_EHDR, vdso.start().0));
     }

@@ -122,6 +122,7 @@ mod tests {
                 path: b"/bin/echo".to_vec(),
                 args: vec![b"echo".to_vec(), vec![b'x'; extra]],
                 env: vec![b"A=1".to_vec(), b"B=2".to_vec()],
+                ..ExecRequest::default()
             };
             let image = StackImage::build(top, &request, &[(6, 4096)], &[7; 16]).unwrap();
             assert_eq!(image.sp % 16, 0);

@@ -2,6 +2,7 @@
 
 use super::{Answer, Args, Calls};
 use crate::blocking::all_channel;
+use crate::creds::Creds;
 use crate::errno::Errno;
 use crate::exec::{self, ExecRequest, Image};
 use crate::platform::{GuestThread, Platform};
@@ -56,7 +57,14 @@ impl<P: Platform> Task<P> {
             .to_vec();
         let path = self.program_path(path)?;
         let start = self.start_for(dir, &path)?;
-        let request = ExecRequest { path, args, env };
+        let Creds { user, group, .. } = self.creds();
+        let ids = [user.real, user.effective, group.real, group.effective];
+        let request = ExecRequest {
+            path,
+            args,
+            env,
+            ids,
+        };
         let mut image = exec::load(self.sys, Some(&start), request)?;
         image.name = name[..name.len().min(15)].to_vec();
         self.enter_space(image.space.id())?;

@@ -157,7 +157,7 @@ impl<P: Platform> Task<P> {
     }
 
     /// The flags of a call, with the file's own way of not waiting.
-    fn socket_flags(&self, file: &OpenFile<P>, flags: u64) -> u32 {
+    pub(super) fn socket_flags(&self, file: &OpenFile<P>, flags: u64) -> u32 {
         let own = if file.is_nonblocking() {
             MSG_DONTWAIT
         } else {
@@ -270,7 +270,7 @@ impl<P: Platform> Task<P> {
     }
 
     /// Until when a call waits.
-    fn socket_deadline(&self, nanos: u64, flags: u32) -> Option<u64> {
+    pub(super) fn socket_deadline(&self, nanos: u64, flags: u32) -> Option<u64> {
         let now = self.sys.now();
         match (flags & MSG_DONTWAIT, nanos) {
             (0, 0) => None,

@@ -192,11 +192,7 @@ impl<P: Platform> Task<P> {
             weak
         };
         let who = self.sender();
-        let deadline = match (file.is_nonblocking(), nanos) {
-            (true, _) => Some(self.sys.now()),
-            (false, 0) => None,
-            (false, nanos) => Some(self.sys.now().saturating_add(nanos)),
-        };
+        let deadline = self.socket_deadline(nanos, self.socket_flags(&file, 0));
         let done = self.wait_on(channel, deadline, || {
             match socket.connect_to(self.sys, &target, who) {
                 Attempt::Done(result) => Some(result),
@@ -225,11 +221,7 @@ impl<P: Platform> Task<P> {
             return Err(Errno::EOPNOTSUPP);
         }
         let nanos = socket.state.lock().options.read_time;
-        let deadline = match (file.is_nonblocking(), nanos) {
-            (true, _) => Some(self.sys.now()),
-            (false, 0) => None,
-            (false, nanos) => Some(self.sys.now().saturating_add(nanos)),
-        };
+        let deadline = self.socket_deadline(nanos, self.socket_flags(&file, 0));
         let accepted = self.wait_on(socket.inbox.channel(), deadline, || match socket.accept() {
             Attempt::Done(result) => Some(result),
             Attempt::Broken | Attempt::Wait => None,
