@@ -88,14 +88,23 @@ static void waits(void) {
     say("bad pid", waitid(P_PID, 0, &info, WEXITED));
     say("bad option", wait4(-1, &status, 0x10, 0));
     say("least number", wait4((int)0x80000000, &status, 0, 0));
+    int go[2];
+    pipe(go);
     pid = fork();
-    if (!pid) { raise(SIGSTOP); _exit(8); }
+    if (!pid) {
+        char c;
+        close(go[1]);
+        raise(SIGSTOP);
+        read(go[0], &c, 1); /* it goes on only once that has been told */
+        _exit(8);
+    }
     say("stopped", waitpid(pid, &status, WUNTRACED) == pid);
     printf("%x\n", status);
     say("told once", waitpid(pid, &status, WUNTRACED | WNOHANG));
     kill(pid, SIGCONT);
     say("continued", waitpid(pid, &status, WCONTINUED) == pid);
     printf("%x\n", status);
+    close(go[1]);
     say("ended", wait4(pid, &status, 0, &usage) == pid);
     printf("%x\n", status);
     pid = fork();
@@ -143,10 +152,9 @@ static void groups(void) {
     char c;
     pipe(p);
     pid = fork();
-    if (!pid) { execl("/bin/sh", "sh", "-c", "echo; read x", (char *)0); _exit(1); }
+    if (!pid) { dup2(p[1], 1); execl("/bin/sh", "sh", "-c", "echo; kill -STOP $$", (char *)0); _exit(1); }
     close(p[1]);
-    kill(pid, 0);
-    usleep(300000);
+    read(p[0], &c, 1); /* the other program says so */
     say("after exec", setpgid(pid, pid));
     kill(pid, SIGKILL);
     waitpid(pid, &status, 0);

@@ -1,68 +1,37 @@
 //! Sending and receiving, with what travels beside the bytes: files and who sent them.
 
 use super::address::AF_UNSPEC;
+use super::beside::{Beside, Header};
 use crate::blocking::Unfinished;
-use crate::creds::cap;
 use crate::errno::Errno;
 use crate::fs::file::OpenFile;
 use crate::fs::pipe::Attempt;
 use crate::fs::socket::inbox::{Address, Inbox, Message, Reading, Received, Sender};
 use crate::fs::socket::{Socket, SocketKind};
-use crate::fs::table::OnExec;
 use crate::platform::Platform;
 use crate::syscall::{Answer, Args};
 use crate::thread::Task;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::mem::size_of;
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 const MSG_OOB: u32 = 1;
 const MSG_PEEK: u32 = 2;
-const MSG_CTRUNC: u32 = 8;
 const MSG_TRUNC: u32 = 0x20;
 const MSG_DONTWAIT: u32 = 0x40;
 const MSG_WAITALL: u32 = 0x100;
 const MSG_NOSIGNAL: u32 = 0x4000;
 const MSG_WAITFORONE: u32 = 0x1_0000;
-const MSG_CMSG_CLOEXEC: u32 = 0x4000_0000;
-const SOL_SOCKET: u32 = 1;
-const SCM_RIGHTS: u32 = 1;
-const SCM_CREDENTIALS: u32 = 2;
-/// `SCM_MAX_FD`.
-const FILES_MAX: usize = 253;
+pub(super) const MSG_CMSG_CLOEXEC: u32 = 0x4000_0000;
 /// `UIO_MAXIOV`, for messages too.
 const MESSAGES_MAX: u64 = 1024;
 /// What is copied at once.
 const CHUNK: usize = 64 << 10;
 /// The longest message.
 const MESSAGE_MAX: u64 = 212_992 - 32;
-/// The longest list of things that travel beside.
-const CONTROL_MAX: u64 = 20_480;
-
-/// `struct msghdr`.
-#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-struct Header {
-    name: u64,
-    name_len: u32,
-    pad: u32,
-    iov: u64,
-    iov_len: u64,
-    control: u64,
-    control_len: u64,
-    flags: u32,
-    pad2: u32,
-}
 
 /// `struct mmsghdr`, behind its header.
 const MMSG_BYTES: u64 = size_of::<Header>() as u64 + 8;
-
-/// What goes with a message.
-struct Beside<P: Platform> {
-    files: Vec<Arc<OpenFile<P>>>,
-    sender: Sender,
-}
 
 /// A buffer of the guest's.
 type Buffer = (u64, u64);
@@ -184,72 +153,6 @@ impl<P: Platform> Task<P> {
         };
         let beside = self.beside(header)?;
         self.send(socket, to, &iov, beside, flags)
-    }
-
-    /// What a message carries beside its bytes.
-    fn beside(&self, header: &Header) -> Result<Beside<P>, Errno> {
-        const HEAD: usize = 16;
-        let mut out = Beside {
-            files: Vec::new(),
-            sender: self.sender(),
-        };
-        if header.control_len > CONTROL_MAX {
-            return Err(Errno::ENOBUFS);
-        }
-        let control = match header.control {
-            0 => Vec::new(),
-            at => self.bytes(at, header.control_len as usize)?,
-        };
-        let mut rest = control.as_slice();
-        while let Some((head, _)) = rest.split_at_checked(HEAD) {
-            let word = |at: usize| {
-                let bytes = head.get(at..at + 4).and_then(|b| b.try_into().ok());
-                bytes.map_or(0, u32::from_le_bytes)
-            };
-            let len = word(0) as usize;
-            if word(4) != 0 || len < HEAD || len > rest.len() {
-                return Err(Errno::EINVAL);
-            }
-            let data = &rest[HEAD..len];
-            match (word(8), word(12)) {
-                (SOL_SOCKET, SCM_RIGHTS) => self.add_files(data, &mut out.files)?,
-                (SOL_SOCKET, SCM_CREDENTIALS) => out.sender = self.claimed(data)?,
-                (SOL_SOCKET, _) => return Err(Errno::EINVAL),
-                _ => {}
-            }
-            rest = rest.get(len.next_multiple_of(8)..).unwrap_or_default();
-        }
-        Ok(out)
-    }
-
-    fn add_files(&self, data: &[u8], files: &mut Vec<Arc<OpenFile<P>>>) -> Result<(), Errno> {
-        let numbers = data.chunks_exact(4).filter_map(|b| b.try_into().ok());
-        for fd in numbers.map(u32::from_le_bytes) {
-            if files.len() >= FILES_MAX {
-                return Err(Errno::EINVAL);
-            }
-            files.push(self.file(u64::from(fd))?);
-        }
-        Ok(())
-    }
-
-    /// Who the caller says it is, if it may.
-    fn claimed(&self, data: &[u8]) -> Result<Sender, Errno> {
-        let words: [u32; 3] = match data.try_into() {
-            Ok::<[u8; 12], _>(bytes) => zerocopy::transmute!(bytes),
-            Err(_) => return Err(Errno::EINVAL),
-        };
-        let [pid, uid, gid] = words;
-        let creds = self.creds();
-        let user = [creds.user.real, creds.user.effective, creds.user.saved];
-        let group = [creds.group.real, creds.group.effective, creds.group.saved];
-        let allowed = (pid == self.process.pid || creds.capable(cap::SYS_ADMIN))
-            && (user.contains(&uid) || creds.capable(cap::SETUID))
-            && (group.contains(&gid) || creds.capable(cap::SETGID));
-        match allowed {
-            true => Ok(Sender { pid, uid, gid }),
-            false => Err(Errno::EPERM),
-        }
     }
 
     fn send(
@@ -388,26 +291,37 @@ impl<P: Platform> Task<P> {
         if socket.state.lock().options.passes_sender && socket.state.lock().address.is_empty() {
             self.bind_anywhere(socket)?;
         }
-        let mut message = Some(Message {
+        let message = Message {
             bytes,
             files: beside.files,
             sender: beside.sender,
             from: socket.state.lock().address.clone(),
-        });
+        };
         let deadline = self.socket_deadline(nanos, flags);
-        let sent = self.wait_on(inbox.channel(), deadline, || {
-            match inbox.add_message(&mut message) {
-                Attempt::Done(()) => Some(Ok(len)),
-                Attempt::Broken => Some(Err(refusal(socket.kind, &inbox))),
-                Attempt::Wait => None,
-            }
-        });
-        let sent = sent.map_err(would_block)?;
+        let sent = self.add_message(socket.kind, &inbox, message, deadline);
         if sent == Err(Errno::ECONNREFUSED) {
             let lost = socket.state.lock().peer.take();
             drop(lost);
         }
-        sent
+        sent.map(|()| len)
+    }
+
+    fn add_message(
+        &self,
+        kind: SocketKind,
+        inbox: &Arc<Inbox<P>>,
+        message: Message<P>,
+        deadline: Option<u64>,
+    ) -> Result<(), Errno> {
+        let mut message = Some(message);
+        let added = self.wait_on(inbox.channel(), deadline, || {
+            match inbox.add_message(&mut message) {
+                Attempt::Done(()) => Some(Ok(())),
+                Attempt::Broken => Some(Err(refusal(kind, inbox))),
+                Attempt::Wait => None,
+            }
+        });
+        added.map_err(would_block)?
     }
 
     /// Where a datagram goes that says so itself.
@@ -559,71 +473,6 @@ impl<P: Platform> Task<P> {
         Ok(length)
     }
 
-    /// Stores what came beside a message, as far as there is room.
-    fn tell_beside(
-        &self,
-        socket: &Socket<P>,
-        got: Received<P>,
-        header: &mut Header,
-        flags: u32,
-    ) -> Result<(), Errno> {
-        const HEAD: usize = 16;
-        let mut room = match header.control {
-            0 => 0,
-            _ => header.control_len as usize,
-        };
-        let mut out: Vec<u8> = Vec::new();
-        let mut put = |kind: u32, data: &[u8], room: &mut usize| {
-            let head = [
-                (HEAD + data.len()) as u64,
-                u64::from(SOL_SOCKET) | u64::from(kind) << 32,
-            ];
-            out.extend(head.as_bytes());
-            out.extend(data);
-            let padded = out.len().next_multiple_of(8);
-            let used = (HEAD + data.len()).next_multiple_of(8).min(*room);
-            *room -= used;
-            // The last one need not be padded where there is no room for that.
-            out.resize(padded, 0);
-        };
-        if socket.state.lock().options.passes_sender {
-            let who = got.sender.unwrap_or_default();
-            let data = [who.pid, who.uid, who.gid];
-            match room >= HEAD + 12 {
-                true => put(SCM_CREDENTIALS, data.as_bytes(), &mut room),
-                false => header.flags |= MSG_CTRUNC,
-            }
-        }
-        if !got.files.is_empty() {
-            let fit = (room.saturating_sub(HEAD) / 4).min(got.files.len());
-            let on_exec = match flags & MSG_CMSG_CLOEXEC {
-                0 => OnExec::Keep,
-                _ => OnExec::Close,
-            };
-            let mut numbers = Vec::new();
-            for file in &got.files[..fit] {
-                match self.install(file.clone(), on_exec) {
-                    Ok(fd) => numbers.push(fd as u32),
-                    Err(_) => break,
-                }
-            }
-            if numbers.len() < got.files.len() {
-                header.flags |= MSG_CTRUNC;
-            }
-            if !numbers.is_empty() {
-                put(SCM_RIGHTS, numbers.as_bytes(), &mut room);
-            }
-        }
-        let most = match header.control {
-            0 => 0,
-            _ => header.control_len as usize,
-        };
-        out.truncate(most);
-        self.write_user(header.control, &out)?;
-        header.control_len = out.len() as u64;
-        Ok(())
-    }
-
     /// `read` of a socket.
     pub(in crate::syscall) fn read_socket(
         &self,
@@ -669,15 +518,8 @@ impl<P: Platform> Task<P> {
         if len as u64 > MESSAGE_MAX {
             return Err(Errno::EMSGSIZE);
         }
-        let mut message = Some(message);
-        let sent = self.wait_on(peer.inbox.channel(), deadline, || {
-            match peer.inbox.add_message(&mut message) {
-                Attempt::Done(()) => Some(Ok(len)),
-                Attempt::Broken => Some(Err(refusal(socket.kind, &peer.inbox))),
-                Attempt::Wait => None,
-            }
-        });
-        sent.map_err(would_block)?
+        self.add_message(socket.kind, &peer.inbox, message, deadline)
+            .map(|()| len)
     }
 }
 

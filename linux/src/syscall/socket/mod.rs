@@ -1,6 +1,7 @@
 //! Sockets of the family `AF_UNIX`. There is no networking beyond them.
 
 mod address;
+mod beside;
 mod message;
 mod options;
 
