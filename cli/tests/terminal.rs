@@ -3,6 +3,7 @@
 mod common;
 
 use common::pty::Session;
+use common::stubs::{below, mappings_of_ours};
 use rustix::termios::LocalModes;
 use std::process::Command;
 
@@ -23,17 +24,22 @@ type Step<'a> = (&'a str, &'a str);
 fn same_session(program: &[&str], steps: &[Step]) {
     let transcript = |command: Vec<&str>| {
         let mut session = Session::start(&command);
+        let mut seen = 0;
         for (shown, keys) in steps {
             session.wait_for(shown);
+            // The runner leads the session; natively the program does, which has no stub.
+            let stubs = below(session.pid());
+            seen += stubs.into_iter().map(mappings_of_ours).sum::<usize>();
             session.type_keys(keys);
         }
         let (text, status) = session.end();
-        (without_numbers(&text), status)
+        (without_numbers(&text), status, seen)
     };
     let expected = transcript(program.to_vec());
     let got = transcript([&[BSDVM, "run", "--check", "--"][..], program].concat());
     assert_eq!(got.0, expected.0);
     assert_eq!(got.1, expected.1);
+    assert!(got.2 > 0 && expected.2 == 0, "no page was seen in a stub");
 }
 
 /// `[1] 4711` is how a shell tells the process of a job.
