@@ -311,6 +311,18 @@ fn masks_and_ignored_signals_are_inherited() {
 }
 
 #[test]
+fn a_namespace_without_the_leader_of_the_group_will_do() {
+    // `timeout` leads the group, outside; the number of its group is 0 for those inside.
+    let script = "sh -c 'exit 7'; echo $?; setsid true && cut -d ' ' -f 1 /proc/self/stat | wc -l";
+    let bsdvm = [env!("CARGO_BIN_EXE_bsdvm"), "run", "--check", "--"];
+    let inside = ["unshare", "--pid", "--fork", "--mount-proc"];
+    let output = native(&[&inside, &bsdvm, &["sh", "-c", script][..]].concat());
+    assert_eq!(text(&output.stderr), "");
+    assert_eq!(text(&output.stdout), "7\n1\n");
+    assert_eq!(status(&output), 0);
+}
+
+#[test]
 fn children_groups_and_signals_are_as_on_the_host() {
     same(&[guest("family")]);
 }

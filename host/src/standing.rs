@@ -1,18 +1,22 @@
 //! The runner's place among the host's processes.
 
 use bsdvm_linux::platform::{Device, Standing};
+use nix::unistd::{getpgrp, getpid, getsid};
 
 /// `SIGPIPE`: Rust's runtime ignores it before we can look.
 const SIGPIPE: u32 = 13;
 
 /// The runner's place as it is now. A host without `/proc` shows no terminal and nothing ignored.
+///
+/// Where the runner is in a namespace of processes that does not contain the leader of its group
+/// or session, the host's numbers for them are 0: the first process of a container has such ones.
 pub fn standing() -> Standing {
-    let own = rustix::process::getpid();
+    let own = getpid();
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     Standing {
-        pid: own.as_raw_nonzero().get().unsigned_abs(),
-        leads_group: rustix::process::getpgrp() == own,
-        leads_session: rustix::process::getsid(None) == Ok(own),
+        pid: own.as_raw().unsigned_abs(),
+        leads_group: getpgrp() == own,
+        leads_session: getsid(None) == Ok(own),
         terminal: terminal(&std::fs::read_to_string("/proc/self/stat").unwrap_or_default()),
         umask: umask(&status),
         ignored: ignored(&status),

@@ -64,8 +64,9 @@ pub(crate) fn ask(fd: BorrowedFd<'_>, call: TerminalCall) -> Result<TerminalAnsw
         }
         TerminalCall::Number => pty_number(fd).map(TerminalAnswer::Count),
         TerminalCall::Foreground => {
-            let group = rustix::termios::tcgetpgrp(fd).map_err(errno)?;
-            let own = rustix::process::getpgrp();
+            // Both are 0 where the leader of the group is in an outer namespace of processes.
+            let group = nix::unistd::tcgetpgrp(fd).map_err(|e| Errno(e as i32))?;
+            let own = nix::unistd::getpgrp();
             Ok(TerminalAnswer::Count(u32::from(group == own)))
         }
         change => act(fd, change).map(|()| TerminalAnswer::Done),

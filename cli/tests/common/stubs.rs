@@ -3,11 +3,22 @@
 /// Where the machine's own pages and mailboxes begin in a stub.
 const STUB_OWN: u64 = 0x7fff_f000_0000;
 
-/// The parent of a process.
-pub fn parent(pid: u32) -> Option<u32> {
+/// What `/proc/PID/stat` says of a process behind its name: one of the fields, from 0.
+fn field(pid: u32, number: usize) -> Option<String> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, fields) = stat.rsplit_once(')')?;
-    fields.split_whitespace().nth(1)?.parse().ok()
+    fields.split_whitespace().nth(number).map(str::to_owned)
+}
+
+/// The parent of a process.
+pub fn parent(pid: u32) -> Option<u32> {
+    field(pid, 1)?.parse().ok()
+}
+
+/// Whether there is a process that has not ended. One that only waits for its first process to
+/// take note of its end, which some containers' never does, has.
+pub fn runs(pid: u32) -> bool {
+    field(pid, 0).is_some_and(|state| state != "Z" && state != "X")
 }
 
 /// The processes whose parent is `pid`.
