@@ -110,6 +110,14 @@ int main(int c, char **v, char **env) {
     long size, rss;
     sscanf(b, "%ld %ld", &size, &rss);
     printf("%d %d\n", size > rss, rss > 10);
+    /* What is reserved and not there takes no time to count. */
+    size_t huge = 1ull << 44;
+    char *shadow = mmap(0, huge, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    shadow[huge / 2] = 1;
+    slurp("/proc/self/status");
+    slurp("/proc/self/statm");
+    printf("%ld %ld\n", of_mapping(shadow, "Size:"), of_mapping(shadow, "Rss:"));
+    SAY(munmap(shadow, huge));
     /* Memory, page by page. */
     char *p = mmap(0, 10 * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     mprotect(p + 9 * 4096, 4096, PROT_NONE);

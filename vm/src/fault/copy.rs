@@ -12,7 +12,7 @@ use bsdvm_machine::Machine;
 
 /// Which objects of a chain are looked at.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reach {
+pub(crate) enum Reach {
     /// Those in front of one behind a pager.
     Memory,
     /// Those in front of this one.
@@ -66,7 +66,7 @@ impl<M: Machine> Vm<M> {
 
     /// The first index in `[at, end)` of `object` at which an object of the chain, as far as
     /// `reach`, has a page, in memory or on swap.
-    pub(super) fn next_in_chain(
+    pub(crate) fn next_in_chain(
         &self,
         object: ObjectHandle,
         at: u64,

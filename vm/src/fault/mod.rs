@@ -64,6 +64,7 @@ pub use ahead::Prefault;
 use bsdvm_machine::{Access, Frame, Machine, Pmap, Prot, Ticket, VirtAddr, VirtRange};
 use chain::Chain;
 pub(crate) use chain::Link;
+pub(crate) use copy::Reach;
 use device::{Answer, Question};
 pub(crate) use pagein::FrameBytes;
 use pagein::PageIn;

@@ -2,8 +2,12 @@
 
 use super::MapError;
 use super::edit::covers;
+use crate::Vm;
+use crate::fault::Reach;
+use crate::object::ObjectHandle;
 use crate::space::Space;
 use bsdvm_machine::{Machine, VirtAddr, VirtRange};
+use core::ops::Range;
 
 impl<M: Machine> Space<'_, M> {
     /// Tells `each` page of `range`, a range of whole pages, whether a fault on it would find it
@@ -22,16 +26,66 @@ impl<M: Machine> Space<'_, M> {
         if !covers(self.vm, &map, range) {
             return Err(MapError::Hole);
         }
-        for va in M::PAGE.pages(range) {
-            let resident = map.find(self.vm, va).is_some_and(|handle| {
-                let entry = map.get(self.vm, handle);
-                entry
-                    .object
-                    .filter(|_| !entry.is_page_table())
-                    .is_some_and(|object| self.vm.is_resident(object, entry.index_of::<M>(va)))
-            });
-            each(va, resident);
+        drop(map);
+        let mut rest = M::PAGE.pages(range);
+        self.residents(range, &mut |resident| {
+            for va in rest.by_ref().take_while(|&va| va < resident) {
+                each(va, false);
+            }
+            each(resident, true);
+        })?;
+        for va in rest {
+            each(va, false);
         }
         Ok(())
+    }
+
+    /// Tells `each` page of `range`, a range of whole pages, that a fault would find in memory,
+    /// in ascending order. The time it takes depends on how many there are, and not on how large
+    /// the range is; holes have none.
+    ///
+    /// Errors: [`MapError::InvalidAddress`].
+    pub fn residents(
+        self,
+        range: VirtRange,
+        each: &mut dyn FnMut(VirtAddr),
+    ) -> Result<(), MapError> {
+        if !M::PAGE.is_aligned_range(range) {
+            return Err(MapError::InvalidAddress);
+        }
+        let map = self.rec().map.read();
+        let mut at = range.start();
+        while let Some(handle) = map.find_at_or_above(self.vm, at) {
+            let entry = map.get(self.vm, handle);
+            let start = at.max(entry.start);
+            let end = range.end().min(entry.end);
+            if start >= end {
+                break;
+            }
+            let object = entry.object.filter(|_| !entry.is_page_table());
+            if let Some(object) = object {
+                let base = entry.index_of::<M>(start);
+                let pages = M::PAGE.index(end.bytes_above(start));
+                self.vm
+                    .chain_residents(object, base..base + pages, &mut |index| {
+                        each(VirtAddr(start.0 + (index - base) * M::PAGE.bytes()));
+                    });
+            }
+            at = end;
+        }
+        Ok(())
+    }
+}
+
+impl<M: Machine> Vm<M> {
+    /// Tells `each` index of `range` at which the chain of `object` shows a page in memory.
+    fn chain_residents(&self, object: ObjectHandle, range: Range<u64>, each: &mut dyn FnMut(u64)) {
+        let mut at = range.start;
+        while let Some(index) = self.next_in_chain(object, at, range.end, Reach::Whole) {
+            if self.is_resident(object, index) {
+                each(index);
+            }
+            at = index + 1;
+        }
     }
 }

@@ -658,3 +658,34 @@ fn m08_a_copy_of_part_of_what_is_shared_shows_that_part() {
     }
     check_empty(&vm);
 }
+
+/// A sparse range of 2^30 pages: only what is there is looked at, in a chain as well.
+#[test]
+fn residents_of_a_huge_range_are_told_by_themselves() {
+    let vm = vm(64);
+    let s = space(&vm, 1 << 31);
+    anon(s, 4, 1 << 30);
+    for page in [4, 9, 1 << 20, (1 << 30) + 3] {
+        put(s, page, page);
+    }
+    let child = vm.space(s.fork().unwrap());
+    put(child, 9, 1);
+    put(child, 77, 1);
+    let told = |s: bsdvm::Space<'_, _>, range| {
+        let mut told = Vec::new();
+        s.residents(range, &mut |va| told.push(va)).unwrap();
+        told
+    };
+    assert_eq!(
+        told(child, pages(0, 1 << 31)),
+        [at(4), at(9), at(77), at(1 << 20), at((1 << 30) + 3)]
+    );
+    assert_eq!(
+        told(s, pages(5, 100)),
+        [at(9)],
+        "holes and ends are kept to"
+    );
+    assert_eq!(told(s, pages(0, 4)), []);
+    child.release();
+    check(&vm);
+}

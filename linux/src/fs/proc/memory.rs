@@ -12,6 +12,7 @@ use crate::process::Process;
 use crate::space::{AddressSpace, ON_FAULT, WIPED};
 use crate::system::Linux;
 use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -59,37 +60,32 @@ fn is_anonymous(entry: &EntryInfo) -> bool {
     entry.sharing == Sharing::Private && entry.file.is_none()
 }
 
-/// Whether each page of an entry is there.
+/// Tells each page of an entry that is there, in ascending order.
 fn pages<P: Platform>(
     space: &AddressSpace<P>,
     range: VirtRange,
     entry: &EntryInfo,
-    each: &mut dyn FnMut(VirtAddr, bool),
+    each: &mut dyn FnMut(VirtAddr),
 ) {
     let core = space.core();
-    let mapped = core.with_pmap(|pmap| {
-        let mut mapped = Vec::new();
-        pmap.scan(range, &mut |va, _| mapped.push(va));
-        mapped
+    let mut there = BTreeSet::new();
+    core.with_pmap(|pmap| {
+        pmap.scan(range, &mut |va, _| {
+            there.insert(va);
+        });
     });
-    let mapped = mapped.unwrap_or_default();
-    if entry.file.is_some() {
-        for va in <P::Machine as Machine>::PAGE.pages(range) {
-            each(va, mapped.binary_search(&va).is_ok());
-        }
-        return;
+    if entry.file.is_none() {
+        core.residents(range, &mut |va| {
+            there.insert(va);
+        })
+        .ok();
     }
-    let mut told = |va: VirtAddr, resident: bool| {
-        each(va, resident || mapped.binary_search(&va).is_ok());
-    };
-    core.residency(range, &mut told).ok();
+    there.into_iter().for_each(each);
 }
 
 fn count<P: Platform>(space: &AddressSpace<P>, entry: &EntryInfo) -> Counted {
     let mut counted = Counted::default();
-    pages(space, entry.range, entry, &mut |_, there| {
-        counted.there += u64::from(there);
-    });
+    pages(space, entry.range, entry, &mut |_| counted.there += 1);
     let writable = entry.prot.contains(Prot::WRITE);
     if is_anonymous(entry) {
         counted.anonymous = counted.there;
@@ -379,9 +375,9 @@ fn page_words<P: Platform>(
     };
     each_entry_in(space, asked, &mut |range, entry| {
         let anonymous = is_anonymous(entry);
-        let mut each = |va: VirtAddr, there: bool| {
+        let mut each = |va: VirtAddr| {
             let place = words.get_mut((va.0 / page - first) as usize);
-            let Some(word) = place.filter(|_| there) else {
+            let Some(word) = place else {
                 return;
             };
             let frame = space.core().with_pmap(|pmap| pmap.extract(va)).flatten();
