@@ -2,7 +2,9 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/close_range.h>
 #include <linux/openat2.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -85,7 +87,17 @@ static void locks(void) {
     SAY(fcntl(f, F_OFD_SETLK, &l));
     SAY(lock(f, F_SETLK, F_WRLCK, 0, 5));
     l.l_type = F_UNLCK;
+    SAY(fcntl(f, F_GETLK, &l));
     SAY(fcntl(f, F_OFD_SETLK, &l));
+    /* An open file asks for its own locks. */
+    SAY(lock(f, F_OFD_SETLK, F_RDLCK, 3, 4));
+    l.l_start = l.l_len = 0;
+    SAY(fcntl(f, F_OFD_GETLK, &l));
+    printf("own: %d %ld %ld %d\n", l.l_type, l.l_start, l.l_len, l.l_pid);
+    SAY(lock(f, F_OFD_SETLK, F_UNLCK, 0, 0));
+    l = (struct flock){.l_type = F_UNLCK, .l_whence = SEEK_SET};
+    SAY(fcntl(f, F_OFD_GETLK, &l));
+    printf("own: %d %ld %ld %d\n", l.l_type, l.l_start, l.l_len, l.l_pid);
     /* Waiting, a signal, and a circle. */
     int go[2], back[2];
     pipe(go);
@@ -212,8 +224,61 @@ static void copies(void) {
     SAY(readahead(99, 0, 10));
 }
 
+/* Descriptors that are closed in a table that others have as well. */
+static void ranges(void) {
+    int f = dup2(1, 700);
+    fflush(stdout);
+    pid_t c = syscall(SYS_clone, CLONE_FILES | SIGCHLD, 0, 0, 0, 0);
+    if (!c) {
+        SAY(syscall(SYS_close_range, 699, 800, CLOSE_RANGE_UNSHARE | CLOSE_RANGE_CLOEXEC));
+        SAY(fcntl(f, F_GETFD));
+        SAY(syscall(SYS_close_range, 699, ~0u, CLOSE_RANGE_UNSHARE));
+        SAY(fcntl(f, F_GETFD));
+        fflush(stdout);
+        _exit(0);
+    }
+    waitpid(c, 0, 0);
+    SAY(fcntl(f, F_GETFD));
+    SAY(syscall(SYS_close_range, 700, 700, 9));
+    SAY(syscall(SYS_close_range, 700, 700, 0));
+    SAY(fcntl(f, F_GETFD));
+}
+
+static void execute(int dir, const char *path, int flags) {
+    char *v[] = {(char *)path, 0};
+    fflush(stdout);
+    pid_t c = fork();
+    if (!c) {
+        syscall(SYS_execveat, dir, path, v, environ, flags);
+        _exit(errno);
+    }
+    int status;
+    waitpid(c, &status, 0);
+    printf("execveat %s: %x\n", path, status);
+}
+
+/* Programs by a directory and a name: a script's interpreter finds it as well. */
+static void programs(void) {
+    mkdir("d", 0700);
+    int s = open("d/script", O_WRONLY | O_CREAT, 0700), d = open("d", O_RDONLY);
+    dprintf(s, "#!/bin/sh\nexit 42\n");
+    close(s);
+    symlink("script", "d/link");
+    execute(d, "script", 0);
+    execute(d, "link", 0);
+    execute(d, "link", AT_SYMLINK_NOFOLLOW);
+    execute(d, "script", AT_SYMLINK_NOFOLLOW);
+    execute(d, "missing", AT_SYMLINK_NOFOLLOW);
+    execute(d, "script", 2);
+    execute(99, "script", 0);
+    execute(1, "script", 0);
+    close(d);
+}
+
 static void names(void) {
-    struct open_how h = {.flags = O_RDONLY};
+    struct open_how h = {.flags = O_PATH | O_CLOEXEC | 0100000};
+    SAY(syscall(SYS_openat2, AT_FDCWD, "a", &h, sizeof h));
+    h.flags = O_RDONLY;
     int f = syscall(SYS_openat2, AT_FDCWD, "a", &h, sizeof h);
     SAY(f > 0);
     close(f);
@@ -334,6 +399,8 @@ int main(void) {
     sizes();
     copies();
     names();
+    ranges();
+    programs();
     watches();
     remaps();
     fflush(stdout);

@@ -279,12 +279,25 @@ static void pidfds(void) {
     SAY(syscall(SYS_pidfd_send_signal, f, 99, 0, 0));
     SAY(syscall(SYS_pidfd_send_signal, f, 0, 0, 64));
     SAY(syscall(SYS_pidfd_send_signal, 0, 0, 0, 0));
+    siginfo_t i;
+    int quick = syscall(SYS_pidfd_open, c, O_NONBLOCK);
+    SAY(waitid(P_PIDFD, quick, &i, WEXITED));
+    SAY(waitid(P_PIDFD, quick, &i, WEXITED | WNOHANG));
+    close(quick);
     int g = syscall(SYS_pidfd_getfd, f, 1, 0);
+    /* What two processes have in common. */
+    SAY(syscall(SYS_kcmp, getpid(), c, 0, 1, 1));
+    SAY(syscall(SYS_kcmp, getpid(), getpid(), 0, 1, g));
+    SAY(syscall(SYS_kcmp, getpid(), c, 1, 0, 0) > 0);
+    SAY(syscall(SYS_kcmp, getpid(), c, 2, 0, 0) > 0);
+    SAY(syscall(SYS_kcmp, getpid(), getpid(), 2, 0, 0));
+    SAY(syscall(SYS_kcmp, getpid(), c, 0, 1, 999));
+    SAY(syscall(SYS_kcmp, getpid(), c, 99, 0, 0));
+    SAY(syscall(SYS_kcmp, getpid(), -1, 1, 0, 0));
     SAY(g >= 0);
     SAY(syscall(SYS_pidfd_getfd, f, 99, 0));
     SAY(syscall(SYS_pidfd_send_signal, f, SIGKILL, 0, 0));
     SAY(poll(&p, 1, -1));
-    siginfo_t i;
     SAY(waitid(P_PIDFD, f, &i, WEXITED));
     printf("%d %d\n", i.si_pid == c, i.si_status);
     SAY(syscall(SYS_pidfd_send_signal, f, 0, 0, 0));

@@ -135,6 +135,20 @@ impl<P: Platform> Locks<P> {
         table.files.get(&(family, key))?.conflict(wanted)
     }
 
+    /// The first lock of `owner` that has bytes of `range`.
+    pub(crate) fn own(
+        &self,
+        family: Family,
+        key: Key,
+        owner: Owner,
+        (start, end): (u64, u64),
+    ) -> Option<Held> {
+        let table = self.table.lock();
+        let held = table.files.get(&(family, key))?.held.iter();
+        let meant = held.filter(|h| h.owner == owner && h.start < end && start < h.end);
+        meant.min_by_key(|h| h.start).copied()
+    }
+
     /// Takes a lock if nothing is in the way. Who `waits` is remembered, for deadlocks.
     pub(crate) fn try_lock(&self, family: Family, key: Key, wanted: Held, waits: bool) -> Tried {
         let mut table = self.table.lock();

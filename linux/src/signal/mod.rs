@@ -353,6 +353,11 @@ impl<P: Platform> Default for ProcessSignals<P> {
 }
 
 impl<P: Platform> ProcessSignals<P> {
+    /// A number that processes with the same dispositions have in common.
+    pub(crate) fn actions_number(&self) -> usize {
+        Arc::as_ptr(&self.actions).addr()
+    }
+
     /// These dispositions, and nothing pending.
     fn with(actions: Actions) -> Self {
         ProcessSignals {

@@ -168,11 +168,16 @@ impl<P: Platform> Task<P> {
             self.process.unshare_roots();
         }
         if flags & abi::CLONE_FILES != 0 {
-            let files = Arc::new(self.process.files().forked());
-            let old = core::mem::replace(&mut self.process.shared.lock().files, files);
-            drop(old);
+            self.unshare_files();
         }
         Ok(0)
+    }
+
+    /// Gives the process a table of descriptors of its own: a copy of what it has.
+    pub(super) fn unshare_files(&self) {
+        let files = Arc::new(self.process.files().forked());
+        let old = core::mem::replace(&mut self.process.shared.lock().files, files);
+        drop(old);
     }
 
     fn create(&mut self, wanted: Wanted) -> Answer {

@@ -20,8 +20,7 @@ const SPLICE_NONBLOCK: u32 = 2;
 const OPEN_HOW: u64 = 24;
 /// Flags of `open` that are known, and those that a path alone goes with.
 const OPEN_KNOWN: u64 = 0x7ff_ffff & !0x3000_0000;
-const PATH_KNOWN: u64 =
-    (abi::O_PATH | abi::O_DIRECTORY | abi::O_NOFOLLOW | abi::O_CLOEXEC | abi::O_LARGEFILE) as u64;
+const PATH_KNOWN: u64 = (abi::O_PATH | abi::O_DIRECTORY | abi::O_NOFOLLOW | abi::O_CLOEXEC) as u64;
 const RESOLVE_KNOWN: u64 = 0x3f;
 const NO_SYMLINKS: u64 = 4;
 

@@ -5,7 +5,7 @@ use crate::blocking::all_channel;
 use crate::creds::Creds;
 use crate::errno::Errno;
 use crate::exec::{self, ExecRequest, Image};
-use crate::platform::{GuestThread, Platform};
+use crate::platform::{Follow, GuestThread, Platform};
 use crate::signal::AltStack;
 use crate::thread::Task;
 use alloc::sync::Arc;
@@ -25,22 +25,41 @@ impl<P: Platform> Task<P> {
 
     fn execve(&mut self, [path, args, env, ..]: Args) -> Answer {
         let path = self.path(path)?;
-        self.execute(abi::AT_FDCWD as u64, path, args, env)
+        self.execute(path, args, env)
     }
 
     fn execveat(&mut self, [dir, path, args, env, flags, _]: Args) -> Answer {
         let path = self.path(path)?;
-        if flags as u32 & !abi::AT_EMPTY_PATH != 0 {
+        if flags as u32 & !(abi::AT_EMPTY_PATH | abi::AT_SYMLINK_NOFOLLOW) != 0 {
             return Err(Errno::EINVAL);
+        }
+        if flags as u32 & abi::AT_SYMLINK_NOFOLLOW != 0 && self.is_link(dir, &path)? {
+            return Err(Errno::ELOOP);
         }
         if path.is_empty() && flags as u32 & abi::AT_EMPTY_PATH != 0 {
             let name = self.file(dir)?.name()?;
-            return self.execute(abi::AT_FDCWD as u64, name, args, env);
+            return self.execute(name, args, env);
         }
-        self.execute(dir, path, args, env)
+        // The interpreter of a script is told a name that it can open.
+        let path = match path.first() {
+            None | Some(b'/') => path,
+            Some(_) if dir as i32 == abi::AT_FDCWD => path,
+            Some(_) => [&self.file(dir)?.name()?[..], b"/", &path].concat(),
+        };
+        self.execute(path, args, env)
     }
 
-    fn execute(&mut self, dir: u64, path: Vec<u8>, args: u64, env: u64) -> Answer {
+    /// Whether a path relative to `dir` is that of a symbolic link.
+    fn is_link(&self, dir: u64, path: &[u8]) -> Result<bool, Errno> {
+        if path.is_empty() || self.own_path_at(dir, path).is_some() {
+            return Ok(false);
+        }
+        let start = self.start_for(dir, path)?;
+        let stat = self.sys.platform.stat(start.base()?, path, Follow::No)?;
+        Ok(stat.kind() == abi::S_IFLNK)
+    }
+
+    fn execute(&mut self, path: Vec<u8>, args: u64, env: u64) -> Answer {
         let mut budget = ARGUMENTS_MAX;
         let mut args = self.strings(args, &mut budget)?;
         let env = self.strings(env, &mut budget)?;
@@ -56,7 +75,7 @@ impl<P: Platform> Task<P> {
             .unwrap_or_default()
             .to_vec();
         let path = self.program_path(path)?;
-        let start = self.start_for(dir, &path)?;
+        let start = self.start_for(abi::AT_FDCWD as u64, &path)?;
         let Creds { user, group, .. } = self.creds();
         let ids = [user.real, user.effective, group.real, group.effective];
         let request = ExecRequest {

@@ -18,6 +18,7 @@ use linux_raw_sys::general as abi;
 use linux_raw_sys::ioctl;
 
 const RLIMIT_NOFILE: u32 = 7;
+const CLOSE_RANGE_UNSHARE: u32 = 2;
 const CLOSE_RANGE_CLOEXEC: u32 = 4;
 const F_DUPFD_CLOEXEC: u32 = 1030;
 const F_SETPIPE_SZ: u32 = 1031;
@@ -224,17 +225,22 @@ impl<P: Platform> Task<P> {
         if first > last {
             return Err(Errno::EINVAL);
         }
+        let flags = flags as u32;
+        if flags & !(CLOSE_RANGE_UNSHARE | CLOSE_RANGE_CLOEXEC) != 0 {
+            return Err(Errno::EINVAL);
+        }
+        if flags & CLOSE_RANGE_UNSHARE != 0 {
+            self.unshare_files();
+        }
         let files = self.process.files();
-        match flags as u32 {
-            0 => self.closed_all(files.take_range(first..=last)),
-            CLOSE_RANGE_CLOEXEC => {
-                for fd in files.numbers() {
-                    if (first..=last).contains(&fd) {
-                        files.set_on_exec(fd, OnExec::Close)?;
-                    }
+        if flags & CLOSE_RANGE_CLOEXEC == 0 {
+            self.closed_all(files.take_range(first..=last));
+        } else {
+            for fd in files.numbers() {
+                if (first..=last).contains(&fd) {
+                    files.set_on_exec(fd, OnExec::Close)?;
                 }
             }
-            _ => return Err(Errno::EINVAL),
         }
         self.sys.inodes.sweep(self.sys);
         Ok(0)

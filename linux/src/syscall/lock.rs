@@ -138,19 +138,27 @@ impl<P: Platform> Task<P> {
 
     fn ask_lock(&self, file: &OpenFile<P>, owner: Owner, at: u64) -> Answer {
         let mut record: Record = self.get(at)?;
-        let mode = Self::mode_of(&record)?.ok_or(Errno::EINVAL)?;
-        if matches!(owner, Owner::Open(_)) && record.pid != 0 {
+        let by_file = matches!(owner, Owner::Open(_));
+        let mode = Self::mode_of(&record)?;
+        if (by_file && record.pid != 0) || (!by_file && mode.is_none()) {
             return Err(Errno::EINVAL);
         }
-        let (start, end) = self.range(file, &record)?;
-        let wanted = Held {
-            owner,
-            mode,
-            start,
-            end,
+        let range = self.range(file, &record)?;
+        let found = match (file.lock_key(), mode) {
+            (None, _) => None,
+            (Some(key), Some(mode)) => {
+                let (start, end) = range;
+                let wanted = Held {
+                    owner,
+                    mode,
+                    start,
+                    end,
+                };
+                self.sys.locks.conflict(Family::Records, key, &wanted)
+            }
+            // Who asks about an unlocking is told of a lock that it would undo.
+            (Some(key), None) => self.sys.locks.own(Family::Records, key, owner, range),
         };
-        let key = file.lock_key();
-        let found = key.and_then(|k| self.sys.locks.conflict(Family::Records, k, &wanted));
         match found {
             None => record.kind = abi::F_UNLCK as u16,
             Some(h) => {

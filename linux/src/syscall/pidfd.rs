@@ -112,8 +112,7 @@ impl<P: Platform> Task<P> {
         if !self.is_there(&process) || process.space().is_none() {
             return Err(Errno::ESRCH);
         }
-        let other = process.creds.lock().clone();
-        if process.pid != self.process.pid && !self.creds().may_attach(&other) {
+        if !self.may_look_into(&process) {
             return Err(Errno::EPERM);
         }
         let file = process.files().get(theirs as u32)?;

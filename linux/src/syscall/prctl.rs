@@ -55,6 +55,11 @@ impl Traits {
         new
     }
 
+    /// Whether others of the same user may look into it (`PR_SET_DUMPABLE`).
+    pub(crate) fn may_be_dumped(&self) -> bool {
+        self.dumpable.load(Ordering::Relaxed) == 1
+    }
+
     /// What `exec` sets back.
     pub(crate) fn executed(&self) {
         self.dumpable.store(1, Ordering::Relaxed);

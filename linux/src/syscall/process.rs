@@ -93,7 +93,11 @@ impl<P: Platform> Task<P> {
             P_PGID if id as i32 > 0 => Which::Group(id as u32),
             _ => return Err(Errno::EINVAL),
         };
-        let told = match self.wait_child(which, options)? {
+        // A descriptor that does not block is as good as `WNOHANG`, and says so.
+        let nonblock = kind == P_PIDFD && self.file(id)?.flags() & abi::O_NONBLOCK != 0;
+        let polls = if nonblock { abi::WNOHANG } else { 0 };
+        let told = match self.wait_child(which, options | polls)? {
+            None if options & abi::WNOHANG == 0 => return Err(Errno::EAGAIN),
             None => SigInfo::sent(0, 0, 0, 0),
             Some(waited) => {
                 self.put_optional(usage, &Usage::of(&waited.used))?;

@@ -2,6 +2,7 @@
 //! asked of all threads at once: `membarrier`.
 
 use super::{Answer, Args, Calls};
+use crate::creds::cap;
 use crate::errno::Errno;
 use crate::platform::Platform;
 use crate::process::Process;
@@ -148,11 +149,18 @@ impl<P: Platform> Task<P> {
     /// The space of another process, if this one may look into it.
     fn space_of(&self, tid: u32) -> Result<Arc<AddressSpace<P>>, Errno> {
         let process = self.process_with(tid)?;
-        let other = process.creds.lock().clone();
-        if process.pid != self.process.pid && !self.creds().may_attach(&other) {
+        if !self.may_look_into(&process) {
             return Err(Errno::EPERM);
         }
         process.space().ok_or(Errno::ESRCH)
+    }
+
+    /// Whether this process may read and write what is `other`'s, memory and files.
+    pub(super) fn may_look_into(&self, other: &Process<P>) -> bool {
+        let theirs = other.creds.lock().clone();
+        let mine = self.creds();
+        let open = other.traits.may_be_dumped() || mine.capable(cap::SYS_PTRACE);
+        other.pid == self.process.pid || (open && mine.may_attach(&theirs))
     }
 
     fn membarrier(&mut self, [command, flags, ..]: Args) -> Answer {

@@ -39,7 +39,6 @@ impl<P: Platform> Task<P> {
         (abi::__NR_ptrace, Self::refused),
         (abi::__NR_perf_event_open, Self::refused),
         (abi::__NR_bpf, Self::refused),
-        (abi::__NR_kcmp, Self::refused),
         (abi::__NR_ioprio_get, Self::ioprio_get),
         (abi::__NR_ioprio_set, Self::ioprio_set),
     ];

@@ -16,7 +16,7 @@ use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use bsdvm::{Behavior, EntryInfo, Inherit, Machine, Pmap, Prot, Sharing, VirtAddr, VirtRange};
+use bsdvm::{Behavior, EntryInfo, Inherit, Pmap, Prot, Sharing, VirtAddr, VirtRange};
 use core::fmt::Write;
 
 /// Sums over a process's space.
