@@ -330,6 +330,7 @@ fn children_groups_and_signals_are_as_on_the_host() {
 #[test]
 fn locks_and_waits_on_words_are_as_on_the_host() {
     same(&[guest("futexes")]);
+    same(&[guest("futexes"), "by another thread".into()]);
 }
 
 #[test]

@@ -129,6 +129,7 @@ impl<P: Platform> Linux<P> {
         let mut task = Task::new(self, process.clone(), thread, cpu, image.space);
         task.regs = image.regs;
         task.supervise();
+        self.await_end(pid);
         self.end_all();
         Ok(self.collect(pid))
     }
@@ -161,6 +162,17 @@ impl<P: Platform> Linux<P> {
     /// The map of the main program as it was when it ended, if [`Options::keep_map`] was set.
     pub fn last_map(&self) -> Option<String> {
         self.last_map.lock().clone()
+    }
+
+    /// Waits until a process has ended: its first thread may end before others do.
+    fn await_end(&self, pid: u32) {
+        loop {
+            let ticket = self.ticket(crate::blocking::all_channel());
+            if !self.processes.lock().alive().contains(&pid) {
+                break;
+            }
+            self.sleep(crate::blocking::all_channel(), ticket, None);
+        }
     }
 
     /// Kills what is left and waits until it is gone.

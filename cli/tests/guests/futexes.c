@@ -51,7 +51,18 @@ static void *wakes(void *a) {
     return 0;
 }
 
-int main(void) {
+/* What the first thread starts goes on without it, and may become another program. */
+static pthread_t first;
+static int is_joined;
+static void *outlives(void *unused) {
+    if (is_joined) printf("first thread: %d\n", pthread_join(first, 0));
+    fflush(stdout);
+    execl("/bin/echo", "echo", "another program", (char *)0);
+    return 0;
+}
+
+int main(int argc, char **argv) {
+    is_joined = argc == 1;
     pthread_t t[4];
     make(&lock, 0, 0);
     for (int i = 0; i < 4; i++) pthread_create(&t[i], 0, adds, 0);
@@ -149,5 +160,8 @@ int main(void) {
     say("of nobody", syscall(SYS_get_robust_list, 999999, &head, &len));
     say("bad head", syscall(SYS_get_robust_list, 0, 8, &len));
     say("list size", syscall(SYS_set_robust_list, head, 23));
-    return 0;
+    first = pthread_self();
+    pthread_create(&t[0], 0, outlives, 0);
+    if (!is_joined) pthread_join(t[0], 0);
+    pthread_exit(0);
 }
