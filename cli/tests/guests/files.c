@@ -275,6 +275,22 @@ static void programs(void) {
     close(d);
 }
 
+/* A file that has no name yet. */
+static void nameless(void) {
+    char own[40];
+    struct stat st;
+    int f = open(".", O_TMPFILE | O_RDWR, 0600);
+    sprintf(own, "/proc/self/fd/%d", f);
+    SAY(linkat(AT_FDCWD, own, AT_FDCWD, "named", AT_SYMLINK_FOLLOW));
+    SAY(linkat(AT_FDCWD, own, AT_FDCWD, "named", AT_SYMLINK_FOLLOW));
+    SAY(fstat(f, &st));
+    printf("%ld %d\n", (long)st.st_nlink, access("named", F_OK));
+    SAY(posix_fadvise(f, 0, 0, 77));
+    SAY(posix_fadvise(f, 0, -1, 0));
+    SAY(posix_fadvise(f, 0, 0, POSIX_FADV_DONTNEED));
+    close(f);
+}
+
 static void names(void) {
     struct open_how h = {.flags = O_PATH | O_CLOEXEC | 0100000};
     SAY(syscall(SYS_openat2, AT_FDCWD, "a", &h, sizeof h));
@@ -399,6 +415,7 @@ int main(void) {
     sizes();
     copies();
     names();
+    nameless();
     ranges();
     programs();
     watches();

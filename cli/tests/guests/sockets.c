@@ -303,6 +303,19 @@ static void options(void) {
     printf("%d %d %x\n", errno == EAGAIN, sum > 65536, ready(p[0]));
     while (sum > 0 && (r = read(p[1], b, sizeof b)) > 0) sum -= r;
     printf("%ld %x\n", sum, ready(p[0]));
+    /* Less fits where the sender said so. */
+    static char large[1 << 16];
+    int q[2];
+    socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, q);
+    n = 1;
+    setsockopt(q[0], SOL_SOCKET, SO_SNDBUF, &n, sizeof n);
+    r = write(q[0], large, sizeof large);
+    printf("%d %d\n", r > 0, r < 16384);
+    say("full", write(q[0], large, sizeof large));
+    printf("%x\n", ready(q[0]));
+    printf("%d\n", write(q[1], large, sizeof large) == sizeof large);
+    while (read(q[1], large, sizeof large) > 0);
+    printf("%x\n", ready(q[0]));
 }
 int main(void) {
     char path[100];

@@ -60,6 +60,15 @@ static void intervals(void) {
     SAY(getitimer(ITIMER_REAL, &o));
     printf("%ld %ld\n", o.it_value.tv_sec, o.it_value.tv_usec);
     SAY(setitimer(7, &v, 0));
+    /* An interval without a value. */
+    for (int i = ITIMER_REAL; i <= ITIMER_PROF; i++) {
+        v = (struct itimerval){{10, 8000}, {0, 0}};
+        SAY(setitimer(i, &v, 0));
+        SAY(getitimer(i, &o));
+        printf("%ld %d %ld %ld\n", o.it_interval.tv_sec, o.it_interval.tv_usec > 0, o.it_value.tv_sec, o.it_value.tv_usec);
+        v.it_interval = v.it_value;
+        SAY(setitimer(i, &v, 0));
+    }
     SAY(getitimer(7, &v));
     SAY(setitimer(ITIMER_REAL, (void *)1, 0));
     v.it_value.tv_usec = 1000000;

@@ -465,13 +465,15 @@ impl<P: Platform> Task<P> {
         }
     }
 
-    fn fadvise(&mut self, [fd, ..]: Args) -> Answer {
+    fn fadvise(&mut self, [fd, _, len, advice, ..]: Args) -> Answer {
         let file = self.file(fd)?;
         if matches!(file.kind, Kind::Pipe(_)) {
-            Err(Errno::ESPIPE)
-        } else {
-            Ok(0)
+            return Err(Errno::ESPIPE);
         }
+        if (len as i64) < 0 || advice as u32 > abi::POSIX_FADV_NOREUSE {
+            return Err(Errno::EINVAL);
+        }
+        Ok(0)
     }
 
     /// The entries of a directory of which `size` bytes each fit in `room`.

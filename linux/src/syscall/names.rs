@@ -3,7 +3,7 @@
 use super::{Answer, Args, Calls};
 use crate::errno::Errno;
 use crate::fs::file::Kind;
-use crate::fs::path::{Own, WorkingDir};
+use crate::fs::path::{Own, Start, WorkingDir};
 use crate::fs::proc::Node;
 use crate::platform::{Follow, HostFile, PathChange, Platform};
 use crate::syscall::time::Timespec;
@@ -288,8 +288,16 @@ impl<P: Platform> Task<P> {
             self.start_for(to_dir, &to)?,
         );
         let flags = flags as u32;
-        self.sys
-            .platform
+        let platform = &self.sys.platform;
+        if flags & abi::AT_SYMLINK_FOLLOW != 0
+            && let Some((Own::Fd(fd), _)) = self.own_path_at(from_dir, &from)
+        {
+            // What an open file's link leads to may have no name.
+            let open = Start::File(self.file(u64::from(fd))?);
+            let link = platform.link((open.base()?, b""), (b.base()?, &to), abi::AT_EMPTY_PATH);
+            return link.map(|()| 0);
+        }
+        platform
             .link((a.base()?, &from), (b.base()?, &to), flags)
             .map(|()| 0)
     }

@@ -76,6 +76,9 @@ impl<P: Platform> Linux<P> {
         (value, interval): (u64, u64),
     ) -> Result<(u64, u64), Errno> {
         let clock = self.timer_of(process, which).ok_or(Errno::EINVAL)?.clock;
+        // What is not set forgets its interval, except for processor time.
+        let stopped = value == 0 && clock == Clock::Machine;
+        let interval = if stopped { 0 } else { interval };
         let now = self.clock_of(process, clock);
         let (before, timer) = {
             let mut timers = process.timers.lock();

@@ -13,7 +13,8 @@ use alloc::vec::Vec;
 use bsdvm::Channel;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-/// How many bytes wait at most. A message counts as some more than it has.
+/// How many bytes of a sender that did not say otherwise (`SO_SNDBUF`) wait at most. A message
+/// counts as some more than it has.
 pub(crate) const CAPACITY: usize = 212_992;
 /// What each message costs beside its bytes.
 const OVERHEAD: usize = 512;
@@ -83,9 +84,8 @@ struct Queue<P: Platform> {
 }
 
 impl<P: Platform> Queue<P> {
-    fn room(&self) -> usize {
-        let used = self.bytes + self.messages.len() * OVERHEAD;
-        CAPACITY.saturating_sub(used)
+    fn used(&self) -> usize {
+        self.bytes + self.messages.len() * OVERHEAD
     }
 
     /// What reading finds when there is nothing.
@@ -147,14 +147,15 @@ impl<P: Platform> Inbox<P> {
         self.sys.wake_pollers();
     }
 
-    /// Adds to a stream what fits; gives back how much. Files go with the first byte.
-    pub(crate) fn add_bytes(&self, message: &mut Message<P>) -> Attempt<usize> {
+    /// Adds to a stream what fits into `limit`; gives back how much. Files go with the first byte.
+    pub(crate) fn add_bytes(&self, message: &mut Message<P>, limit: usize) -> Attempt<usize> {
         let added = {
             let mut queue = self.queue.lock();
             if queue.deaf {
                 return Attempt::Broken;
             }
-            let fits = queue.room().min(message.bytes.len());
+            let room = limit.saturating_sub(queue.used());
+            let fits = room.min(message.bytes.len());
             if fits == 0 && !message.bytes.is_empty() {
                 return Attempt::Wait;
             }
@@ -180,15 +181,19 @@ impl<P: Platform> Inbox<P> {
         Attempt::Done(added)
     }
 
-    /// Adds a whole message, or leaves it where it is.
-    pub(crate) fn add_message(&self, message: &mut Option<Message<P>>) -> Attempt<()> {
+    /// Adds a whole message, or leaves it where it is as long as it would not fit into `limit`.
+    pub(crate) fn add_message(
+        &self,
+        message: &mut Option<Message<P>>,
+        limit: usize,
+    ) -> Attempt<()> {
         {
             let mut queue = self.queue.lock();
             if queue.deaf {
                 return Attempt::Broken;
             }
             let needs = message.as_ref().map_or(0, |m| m.bytes.len() + OVERHEAD);
-            if queue.room() < needs && !queue.messages.is_empty() {
+            if queue.used() + needs > limit && !queue.messages.is_empty() {
                 return Attempt::Wait;
             }
             let Some(message) = message.take() else {
@@ -338,7 +343,7 @@ impl<P: Platform> Inbox<P> {
         let queue = self.queue.lock();
         Condition {
             readable: !queue.messages.is_empty(),
-            room: queue.room() >= CAPACITY / 4,
+            used: queue.used(),
             ended: queue.ended,
             deaf: queue.deaf,
             closed: queue.closed,
@@ -352,7 +357,8 @@ impl<P: Platform> Inbox<P> {
 #[allow(clippy::struct_excessive_bools)]
 pub(crate) struct Condition {
     pub(crate) readable: bool,
-    pub(crate) room: bool,
+    /// What waits, as it counts against the limit of who sends.
+    pub(crate) used: usize,
     pub(crate) ended: bool,
     pub(crate) deaf: bool,
     pub(crate) closed: bool,

@@ -256,10 +256,11 @@ impl<P: Platform> Socket<P> {
         const IN: u32 = abi::POLLIN | abi::POLLRDNORM;
         const OUT: u32 = abi::POLLOUT | abi::POLLWRNORM | abi::POLLWRBAND;
         let own = self.inbox.condition();
-        let (peer, mute, waiting) = {
+        let (peer, mute, waiting, limit) = {
             let state = self.state.lock();
             let waiting = state.listening.as_ref().map(|l| !l.waiting.is_empty());
-            (state.peer.clone(), state.mute, waiting)
+            let limit = state.options.send_bytes as usize;
+            (state.peer.clone(), state.mute, waiting, limit)
         };
         if let Some(waiting) = waiting {
             return if waiting { IN as u16 } else { 0 };
@@ -280,7 +281,7 @@ impl<P: Platform> Socket<P> {
         if closed || lost || ((own.ended || own.deaf) && mute) {
             bits |= abi::POLLHUP;
         }
-        if theirs.is_none_or(|t| t.room || t.deaf) {
+        if theirs.is_none_or(|t| t.used <= limit / 4 * 3 || t.deaf) {
             bits |= OUT;
         }
         bits as u16

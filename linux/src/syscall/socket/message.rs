@@ -198,9 +198,10 @@ impl<P: Platform> Task<P> {
             });
         }
         let peer = peer.ok_or(Errno::ENOTCONN)?;
-        let (mute, nanos) = {
+        let (mute, nanos, limit) = {
             let state = socket.state.lock();
-            (state.mute, state.options.write_time)
+            let options = &state.options;
+            (state.mute, options.write_time, options.send_bytes)
         };
         let deadline = self.socket_deadline(nanos, flags);
         let mut message = Message {
@@ -219,7 +220,7 @@ impl<P: Platform> Task<P> {
                     true => Err(Errno::EPIPE),
                     false => self.bytes(place, n).and_then(|bytes| {
                         message.bytes = bytes;
-                        self.add_to_stream(&peer.inbox, &mut message, deadline)
+                        self.add_to_stream(&peer.inbox, &mut message, (limit, deadline))
                     }),
                 };
                 match added {
@@ -242,10 +243,10 @@ impl<P: Platform> Task<P> {
         &self,
         inbox: &Arc<Inbox<P>>,
         message: &mut Message<P>,
-        deadline: Option<u64>,
+        (limit, deadline): (u32, Option<u64>),
     ) -> Result<usize, Errno> {
         let added = self.wait_on(inbox.channel(), deadline, || {
-            match inbox.add_bytes(message) {
+            match inbox.add_bytes(message, limit as usize) {
                 Attempt::Done(n) => Some(Ok(n)),
                 Attempt::Broken => Some(Err(Errno::EPIPE)),
                 Attempt::Wait => None,
@@ -298,7 +299,7 @@ impl<P: Platform> Task<P> {
             from: socket.state.lock().address.clone(),
         };
         let deadline = self.socket_deadline(nanos, flags);
-        let sent = self.add_message(socket.kind, &inbox, message, deadline);
+        let sent = self.add_message(socket.kind, &inbox, message, (limit, deadline));
         if sent == Err(Errno::ECONNREFUSED) {
             let lost = socket.state.lock().peer.take();
             drop(lost);
@@ -311,11 +312,11 @@ impl<P: Platform> Task<P> {
         kind: SocketKind,
         inbox: &Arc<Inbox<P>>,
         message: Message<P>,
-        deadline: Option<u64>,
+        (limit, deadline): (u32, Option<u64>),
     ) -> Result<(), Errno> {
         let mut message = Some(message);
         let added = self.wait_on(inbox.channel(), deadline, || {
-            match inbox.add_message(&mut message) {
+            match inbox.add_message(&mut message, limit as usize) {
                 Attempt::Done(()) => Some(Ok(())),
                 Attempt::Broken => Some(Err(refusal(kind, inbox))),
                 Attempt::Wait => None,
@@ -496,10 +497,10 @@ impl<P: Platform> Task<P> {
     ) -> Result<usize, Errno> {
         let flags = self.socket_flags(file, 0);
         let peer = socket.peer().ok_or(Errno::ENOTCONN)?;
-        let (mute, nanos, from) = {
+        let (mute, nanos, limit, from) = {
             let state = socket.state.lock();
-            let address = state.address.clone();
-            (state.mute, state.options.write_time, address)
+            let (address, options) = (state.address.clone(), &state.options);
+            (state.mute, options.write_time, options.send_bytes, address)
         };
         if mute {
             return Err(Errno::EPIPE);
@@ -513,12 +514,12 @@ impl<P: Platform> Task<P> {
             from,
         };
         if socket.kind == SocketKind::Stream {
-            return self.add_to_stream(&peer.inbox, &mut message, deadline);
+            return self.add_to_stream(&peer.inbox, &mut message, (limit, deadline));
         }
         if len as u64 > MESSAGE_MAX {
             return Err(Errno::EMSGSIZE);
         }
-        self.add_message(socket.kind, &peer.inbox, message, deadline)
+        self.add_message(socket.kind, &peer.inbox, message, (limit, deadline))
             .map(|()| len)
     }
 }
