@@ -31,9 +31,9 @@ impl AsFd for OpenHostFile {
 }
 
 fn seek_from(offset: i64, whence: u32) -> Result<SeekFrom, Errno> {
-    let positive = || u64::try_from(offset).map_err(|_| Errno::EINVAL);
     match whence {
-        0 => positive().map(SeekFrom::Start),
+        // The host says what is before the beginning: of some devices everything is.
+        0 => Ok(SeekFrom::Start(offset as u64)),
         1 => Ok(SeekFrom::Current(offset)),
         2 => Ok(SeekFrom::End(offset)),
         SEEK_DATA => u64::try_from(offset)

@@ -275,6 +275,17 @@ static void programs(void) {
     close(d);
 }
 
+/* Places before the beginning. */
+static void places(void) {
+    int f = open("/dev/null", O_RDWR), g = open("a", O_RDONLY);
+    SAY(lseek(f, -5, SEEK_SET));
+    SAY(lseek(f, 500, SEEK_SET));
+    SAY(lseek(g, -5, SEEK_SET));
+    SAY(lseek(g, -5, SEEK_CUR));
+    close(f);
+    close(g);
+}
+
 /* A file that has no name yet. */
 static void nameless(void) {
     char own[40];
@@ -415,6 +426,7 @@ int main(void) {
     sizes();
     copies();
     names();
+    places();
     nameless();
     ranges();
     programs();
