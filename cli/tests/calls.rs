@@ -30,6 +30,11 @@ fn timers_run_out_and_descriptors_tell_as_on_the_host() {
 }
 
 #[test]
+fn policies_and_priorities_are_kept_as_on_the_host() {
+    same(&[guest("schedule")]);
+}
+
+#[test]
 fn proc_says_of_a_process_what_the_hosts_does() {
     same(&[guest("proc")]);
 }

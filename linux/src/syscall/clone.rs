@@ -279,6 +279,9 @@ impl<P: Platform> Task<P> {
             let child = self
                 .process
                 .child(tid, space.clone(), files, creds, (wanted.flags, now));
+            if self.thread.policy.lock().reset_on_fork {
+                child.nice.fetch_max(0, Ordering::Relaxed);
+            }
             if wanted.clears {
                 child.signals.lock().reset_for_exec();
             }
@@ -286,8 +289,7 @@ impl<P: Platform> Task<P> {
         };
         let thread = Thread::new(tid, &cpu, self.creds());
         self.inherit_signals(&thread, wanted);
-        let affinity = self.thread.affinity.load(Ordering::Relaxed);
-        thread.affinity.store(affinity, Ordering::Relaxed);
+        thread.inherit(&self.thread);
         let mut child = Task::new(self.sys, process, thread, cpu, space);
         child.regs = self.regs;
         child.regs.rax = 0;

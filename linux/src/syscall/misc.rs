@@ -4,7 +4,6 @@ use super::{Answer, Args, Calls};
 use crate::creds::cap;
 use crate::errno::Errno;
 use crate::platform::Platform;
-use crate::process::INIT;
 use crate::system::Linux;
 use crate::thread::{Task, Thread};
 use alloc::sync::Arc;
@@ -49,7 +48,9 @@ impl<P: Platform> Task<P> {
 
     fn getrandom(&mut self, [to, len, flags, ..]: Args) -> Answer {
         let known = abi::GRND_NONBLOCK | abi::GRND_RANDOM | abi::GRND_INSECURE;
-        if flags as u32 & !known != 0 {
+        // What is certain and what need not be seeded exclude each other.
+        let both = abi::GRND_RANDOM | abi::GRND_INSECURE;
+        if flags as u32 & !known != 0 || flags as u32 & both == both {
             return Err(Errno::EINVAL);
         }
         let len = len.min(0x1ff_ffff);
@@ -84,7 +85,7 @@ impl<P: Platform> Task<P> {
     }
 
     /// A thread by number, 0 being this one.
-    fn scheduled(&self, pid: u64) -> Result<Arc<Thread<P>>, Errno> {
+    pub(super) fn scheduled(&self, pid: u64) -> Result<Arc<Thread<P>>, Errno> {
         if pid as u32 == 0 {
             return Ok(self.thread.clone());
         }
@@ -128,19 +129,6 @@ impl<P: Platform> Task<P> {
         let allowed = low.fold(0u64, |set, c| set | 1 << c);
         thread.affinity.store(allowed, Ordering::Relaxed);
         Ok(0)
-    }
-
-    pub(super) fn check_scheduled(&self, pid: u64) -> Result<(), Errno> {
-        let table = self.sys.processes.lock();
-        let tid = pid as u32;
-        // The parent of orphans is there for everybody.
-        let known = tid == 0
-            || tid == INIT
-            || table
-                .records
-                .values()
-                .any(|r| r.threads.iter().any(|t| t.tid() == tid));
-        if known { Ok(()) } else { Err(Errno::ESRCH) }
     }
 
     fn getcpu(&mut self, [cpu, node, ..]: Args) -> Answer {

@@ -11,6 +11,7 @@ mod execute;
 mod file;
 mod ids;
 mod io;
+mod ioprio;
 mod limits;
 mod lock;
 mod memory;
@@ -75,7 +76,7 @@ impl<P: Platform> CallTable<P> {
     /// Every call that there is.
     pub(crate) fn new() -> Self {
         let mut calls: Vec<Option<Call<P>>> = alloc::vec![None; NUMBERS];
-        let concerns: [Calls<P>; 37] = [
+        let concerns: [Calls<P>; 38] = [
             Task::<P>::ATTRIBUTES,
             Task::<P>::CLONE,
             Task::<P>::COPIES,
@@ -84,6 +85,7 @@ impl<P: Platform> CallTable<P> {
             Task::<P>::FILE,
             Task::<P>::IDS,
             Task::<P>::IO,
+            Task::<P>::IO_PRIORITY,
             Task::<P>::LIMIT,
             Task::<P>::LOCK,
             Task::<P>::MEMORY,

@@ -16,7 +16,7 @@ use core::sync::atomic::Ordering;
 /// A number with what it is at first, and its bounds.
 type Number = (&'static str, i64, i64, i64);
 
-const NUMBERS: [Number; 40] = [
+const NUMBERS: [Number; 41] = [
     ("vm/overcommit_memory", 0, 0, 2),
     ("vm/overcommit_ratio", 50, 0, i64::MAX),
     ("vm/overcommit_kbytes", 0, 0, i64::MAX),
@@ -61,6 +61,7 @@ const NUMBERS: [Number; 40] = [
     ("kernel/print-fatal-signals", 0, 0, i32::MAX as i64),
     ("kernel/sched_rt_runtime_us", 950_000, -1, 1_000_000),
     ("kernel/sched_rt_period_us", 1_000_000, 1, i32::MAX as i64),
+    ("kernel/sched_rr_timeslice_ms", 100, 0, i32::MAX as i64),
     ("kernel/tainted", 0, 0, i64::MAX),
 ];
 /// What is only written: what is asked for has nothing to be done.
