@@ -58,6 +58,11 @@ fn files_are_locked_limited_and_copied_as_on_the_host() {
 }
 
 #[test]
+fn edges_of_calls_are_the_hosts() {
+    same(&[guest("edges")]);
+}
+
+#[test]
 fn a_limit_of_size_is_the_guests_and_not_the_runners() {
     let script = "ulimit -S -f 0; echo x > /dev/null; echo \"$(ulimit -f)\"";
     same(&["/bin/bash", "-c", script]);

@@ -3,6 +3,7 @@
 use super::{Answer, Args, Calls};
 use crate::creds::cap;
 use crate::errno::Errno;
+use crate::fs::proc::settings::SystemOwn;
 use crate::platform::Platform;
 use crate::system::Linux;
 use crate::thread::{Task, Thread};
@@ -18,6 +19,8 @@ const UTS_FIELD: usize = 65;
 impl<P: Platform> Task<P> {
     pub(super) const MISC: Calls<P> = &[
         (abi::__NR_uname, Self::uname),
+        (abi::__NR_sethostname, Self::sethostname),
+        (abi::__NR_setdomainname, Self::setdomainname),
         (abi::__NR_getrandom, Self::getrandom),
         (abi::__NR_sysinfo, Self::sysinfo),
         (abi::__NR_sched_yield, Self::sched_yield),
@@ -32,11 +35,11 @@ impl<P: Platform> Task<P> {
         let name = self.sys.platform.system_name();
         let fields = [
             name.system,
-            name.node,
+            self.sys.called(SystemOwn::Host),
             name.release,
             name.version,
             name.machine,
-            name.domain,
+            self.sys.called(SystemOwn::Domain),
         ];
         let mut out = [0u8; UTS_FIELD * 6];
         for (place, field) in out.chunks_exact_mut(UTS_FIELD).zip(&fields) {
@@ -44,6 +47,27 @@ impl<P: Platform> Task<P> {
             place[..n].copy_from_slice(&field[..n]);
         }
         self.write_user(to, &out).map(|()| 0)
+    }
+
+    fn sethostname(&mut self, [name, len, ..]: Args) -> Answer {
+        self.call_it(SystemOwn::Host, name, len)
+    }
+
+    fn setdomainname(&mut self, [name, len, ..]: Args) -> Answer {
+        self.call_it(SystemOwn::Domain, name, len)
+    }
+
+    fn call_it(&self, which: SystemOwn, name: u64, len: u64) -> Answer {
+        if !self.capable(cap::SYS_ADMIN) {
+            return Err(Errno::EPERM);
+        }
+        let len = usize::try_from(len as i32).map_err(|_| Errno::EINVAL)?;
+        if len >= UTS_FIELD {
+            return Err(Errno::EINVAL);
+        }
+        let name = self.bytes(name, len)?;
+        self.sys.set_called(which, name);
+        Ok(0)
     }
 
     fn getrandom(&mut self, [to, len, flags, ..]: Args) -> Answer {

@@ -8,10 +8,12 @@ mod clone;
 mod copies;
 mod epoll;
 mod execute;
+mod fcntl;
 mod file;
 mod ids;
 mod io;
 mod ioprio;
+mod kcmp;
 mod limits;
 mod lock;
 mod memory;
@@ -76,16 +78,18 @@ impl<P: Platform> CallTable<P> {
     /// Every call that there is.
     pub(crate) fn new() -> Self {
         let mut calls: Vec<Option<Call<P>>> = alloc::vec![None; NUMBERS];
-        let concerns: [Calls<P>; 38] = [
+        let concerns: [Calls<P>; 40] = [
             Task::<P>::ATTRIBUTES,
             Task::<P>::CLONE,
             Task::<P>::COPIES,
             Task::<P>::EPOLL,
             Task::<P>::EXECUTE,
+            Task::<P>::FCNTL,
             Task::<P>::FILE,
             Task::<P>::IDS,
             Task::<P>::IO,
             Task::<P>::IO_PRIORITY,
+            Task::<P>::KCMP,
             Task::<P>::LIMIT,
             Task::<P>::LOCK,
             Task::<P>::MEMORY,

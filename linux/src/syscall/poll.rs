@@ -18,7 +18,6 @@ use linux_raw_sys::general as abi;
 pub(super) const ALWAYS: u16 = (abi::POLLERR | abi::POLLHUP | abi::POLLNVAL) as u16;
 const READ_BITS: u16 = (abi::POLLIN | abi::POLLRDNORM | abi::POLLHUP | abi::POLLERR) as u16;
 const WRITE_BITS: u16 = (abi::POLLOUT | abi::POLLWRNORM | abi::POLLERR) as u16;
-const FD_SETSIZE: u64 = 1024;
 
 /// One file that is asked about.
 pub(super) struct Asked<P: Platform> {
@@ -65,7 +64,9 @@ impl<P: Platform> Task<P> {
     fn ppoll(&mut self, [fds, count, timeout, mask, mask_size, _]: Args) -> Answer {
         let deadline = self.relative_deadline(timeout)?;
         self.mask_for_call(mask, mask_size)?;
-        self.poll_list(fds, count, deadline)
+        let answer = self.poll_list(fds, count, deadline);
+        self.put_time_left(timeout, deadline);
+        answer
     }
 
     pub(super) fn relative_deadline(&self, at: u64) -> Result<Option<u64>, Errno> {
@@ -226,15 +227,19 @@ impl<P: Platform> Task<P> {
         let deadline = if timeout == 0 {
             None
         } else {
-            // `struct timeval`: microseconds.
-            let time: Timespec = self.get(timeout)?;
+            // `struct timeval`: microseconds, perhaps more than a second of them.
+            let [seconds, micros]: [i64; 2] = self.get(timeout)?;
             let time = Timespec {
-                seconds: time.seconds,
-                nanos: time.nanos.saturating_mul(1000),
+                seconds: seconds.saturating_add(micros / 1_000_000),
+                nanos: micros % 1_000_000 * 1000,
             };
             Some(self.sys.now().saturating_add(time.nanos()?))
         };
-        self.select_sets(count, [read, write, except], deadline)
+        let answer = self.select_sets(count, [read, write, except], deadline);
+        let left = self.time_left(deadline);
+        let left = [left.seconds, left.nanos / 1000];
+        self.put_optional(timeout, &left).ok();
+        answer
     }
 
     fn pselect6(&mut self, [count, read, write, except, timeout, mask]: Args) -> Answer {
@@ -243,13 +248,27 @@ impl<P: Platform> Task<P> {
             let [set, size]: [u64; 2] = self.get(mask)?;
             self.mask_for_call(set, size)?;
         }
-        self.select_sets(count, [read, write, except], deadline)
+        let answer = self.select_sets(count, [read, write, except], deadline);
+        self.put_time_left(timeout, deadline);
+        answer
+    }
+
+    fn time_left(&self, deadline: Option<u64>) -> Timespec {
+        let now = self.sys.now();
+        Timespec::of(deadline.map_or(0, |d| d.saturating_sub(now)))
+    }
+
+    /// Tells what is left of a time, where Linux does: a place that cannot be written is left.
+    fn put_time_left(&self, to: u64, deadline: Option<u64>) {
+        self.put_optional(to, &self.time_left(deadline)).ok();
     }
 
     fn select_sets(&self, count: u64, sets: [u64; 3], deadline: Option<u64>) -> Answer {
-        if count > FD_SETSIZE {
+        if (count as i32) < 0 {
             return Err(Errno::EINVAL);
         }
+        // What the table has no place for is not looked at.
+        let count = u64::from(count as u32).min(self.process.files().places());
         const BITS: [u16; 3] = [READ_BITS, WRITE_BITS, abi::POLLPRI as u16];
         let bytes = (count as usize).div_ceil(64) * 8;
         let mut wanted = Vec::new();

@@ -17,8 +17,6 @@ impl<P: Platform> Task<P> {
         (abi::__NR_swapon, Self::refused),
         (abi::__NR_swapoff, Self::refused),
         (abi::__NR_reboot, Self::refused),
-        (abi::__NR_sethostname, Self::refused),
-        (abi::__NR_setdomainname, Self::refused),
         (abi::__NR_init_module, Self::refused),
         (abi::__NR_finit_module, Self::refused),
         (abi::__NR_delete_module, Self::refused),
@@ -28,13 +26,9 @@ impl<P: Platform> Task<P> {
         (abi::__NR_syslog, Self::refused),
         (abi::__NR_vhangup, Self::refused),
         (abi::__NR_setns, Self::refused),
-        (abi::__NR_fanotify_init, Self::refused),
         (abi::__NR_open_by_handle_at, Self::refused),
         (abi::__NR_name_to_handle_at, Self::unsupported),
         (abi::__NR_ptrace, Self::refused),
-        (abi::__NR_perf_event_open, Self::refused),
-        (abi::__NR_bpf, Self::refused),
-        (abi::__NR_kcmp, Self::refused),
     ];
 
     fn refused(&mut self, _: Args) -> Answer {

@@ -73,6 +73,26 @@ const SEMAPHORES: &str = "kernel/sem";
 pub(crate) struct Settings<P: Platform> {
     numbers: Lock<P, BTreeMap<&'static str, i64>, { rank::FILE }>,
     core_pattern: Lock<P, Vec<u8>, { rank::FILE }>,
+    /// What the system and its domain are called, where it was said.
+    names: Lock<P, [Option<Vec<u8>>; 2], { rank::FILE }>,
+}
+
+/// A name that can be set.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum SystemOwn {
+    Host,
+    Domain,
+}
+
+impl SystemOwn {
+    /// What it is below `/proc/sys`.
+    fn of(name: &str) -> Option<SystemOwn> {
+        match name {
+            "kernel/hostname" => Some(SystemOwn::Host),
+            "kernel/domainname" => Some(SystemOwn::Domain),
+            _ => None,
+        }
+    }
 }
 
 impl<P: Platform> Settings<P> {
@@ -80,6 +100,7 @@ impl<P: Platform> Settings<P> {
         Settings {
             numbers: Lock::<P, _, { rank::FILE }>::new(BTreeMap::new()),
             core_pattern: Lock::<P, _, { rank::FILE }>::new(b"core".to_vec()),
+            names: Lock::<P, _, { rank::FILE }>::new([None, None]),
         }
     }
 
@@ -88,6 +109,25 @@ impl<P: Platform> Settings<P> {
         let set = self.numbers.lock().get(name).copied();
         let usual = NUMBERS.iter().find(|n| n.0 == name).map_or(0, |n| n.1);
         set.unwrap_or(usual)
+    }
+}
+
+impl<P: Platform> Linux<P> {
+    /// What the system, or its domain, is called: the host's name until another is set.
+    pub(crate) fn called(&self, which: SystemOwn) -> Vec<u8> {
+        let set = self.settings.names.lock()[which as usize].clone();
+        set.unwrap_or_else(|| {
+            let host = self.platform.system_name();
+            match which {
+                SystemOwn::Host => host.node,
+                SystemOwn::Domain => host.domain,
+            }
+        })
+    }
+
+    /// Calls it something else, for the guests alone.
+    pub(crate) fn set_called(&self, which: SystemOwn, name: Vec<u8>) {
+        self.settings.names.lock()[which as usize] = Some(name);
     }
 }
 
@@ -161,6 +201,15 @@ impl<P: Platform> Task<P> {
                 Ok(format!("{n}\n").into_bytes())
             });
             let taker: Taker = Box::new(move |bytes| set_limit(sys, &written, bytes));
+            return Ok(Node::Text(maker, Some(taker)));
+        }
+        if let Some(which) = SystemOwn::of(text) {
+            let maker: Maker = Box::new(move || Ok([&sys.called(which)[..], b"\n"].concat()));
+            let taker: Taker = Box::new(move |bytes| {
+                let line = bytes.split(|&b| b == b'\n').next().unwrap_or_default();
+                sys.set_called(which, line[..line.len().min(64)].to_vec());
+                Ok(())
+            });
             return Ok(Node::Text(maker, Some(taker)));
         }
         match text {
