@@ -25,6 +25,11 @@ fn semaphores_and_messages_pass_as_on_the_host() {
 }
 
 #[test]
+fn named_queues_keep_order_and_tell_as_on_the_host() {
+    same(&[guest("mqueue")]);
+}
+
+#[test]
 fn timers_run_out_and_descriptors_tell_as_on_the_host() {
     same(&[guest("timers")]);
 }

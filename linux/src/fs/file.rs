@@ -112,6 +112,11 @@ impl<P: Platform> OpenFile<P> {
         OpenFile::with(kind, abi::O_RDWR | flags)
     }
 
+    /// Something that is opened in a way of its own.
+    pub(crate) fn special(kind: Kind<P>, flags: u32) -> OpenFile<P> {
+        OpenFile::with(kind, flags)
+    }
+
     pub(crate) fn pipe(end: PipeEnd<P>, flags: u32) -> OpenFile<P> {
         OpenFile::with(Kind::Pipe(end), flags)
     }
@@ -219,7 +224,8 @@ impl<P: Platform> OpenFile<P> {
             Kind::Text(_) | Kind::Raw(_) => Ok(made_up(abi::S_IFREG | 0o444, 1, 0)),
             Kind::Listing(_) => Ok(made_up(abi::S_IFDIR | 0o500, 1, 0)),
             Kind::Socket(socket) => Ok(made_up(abi::S_IFSOCK | 0o777, socket.id(), 0)),
-            Kind::Event(_) | Kind::Epoll(_) | Kind::Special(_) => Ok(made_up(0o600, 1, 0)),
+            Kind::Special(special) => Ok(special.stat()),
+            Kind::Event(_) | Kind::Epoll(_) => Ok(made_up(0o600, 1, 0)),
         }
     }
 
@@ -278,6 +284,7 @@ impl<P: Platform> OpenFile<P> {
             Kind::Socket(socket) => socket.changes(),
             Kind::Event(event) => event.changes(),
             Kind::Special(special) => special.changes(),
+            Kind::Epoll(list) => list.changes(),
             _ => 0,
         }
     }
@@ -300,6 +307,7 @@ impl<P: Platform> OpenFile<P> {
     pub(crate) fn due(&self, task: &Task<P>) -> Option<u64> {
         match &self.kind {
             Kind::Special(special) => special.due(task),
+            Kind::Epoll(list) => list.due(task),
             _ => None,
         }
     }
@@ -312,8 +320,8 @@ impl<P: Platform> OpenFile<P> {
             Kind::Socket(socket) => socket.poll(),
             Kind::Event(event) => event.poll(),
             Kind::Special(special) => special.poll(task),
-            // A list of files is asked by `epoll_wait` only.
-            Kind::Host(_) | Kind::Epoll(_) => 0,
+            Kind::Epoll(list) => list.poll(task),
+            Kind::Host(_) => 0,
             Kind::Memory(_) | Kind::Text(_) | Kind::Raw(_) | Kind::Listing(_) => READY as u16,
         }
     }

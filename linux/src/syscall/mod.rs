@@ -25,6 +25,7 @@ mod memory_move;
 mod memory_pieces;
 mod memory_protect;
 mod misc;
+mod mqueue;
 mod msg;
 mod names;
 mod pidfd;
@@ -78,7 +79,7 @@ impl<P: Platform> CallTable<P> {
     /// Every call that there is.
     pub(crate) fn new() -> Self {
         let mut calls: Vec<Option<Call<P>>> = alloc::vec![None; NUMBERS];
-        let concerns: [Calls<P>; 40] = [
+        let concerns: [Calls<P>; 41] = [
             Task::<P>::ATTRIBUTES,
             Task::<P>::CLONE,
             Task::<P>::COPIES,
@@ -100,6 +101,7 @@ impl<P: Platform> CallTable<P> {
             Task::<P>::LOCKING,
             Task::<P>::BSD,
             Task::<P>::MISC,
+            Task::<P>::MQUEUE,
             Task::<P>::MSG,
             Task::<P>::NAMES,
             Task::<P>::PIDFD,

@@ -3,7 +3,7 @@
 use super::{Answer, Args, Calls};
 use crate::blocking::poll_channel;
 use crate::errno::Errno;
-use crate::fs::file::OpenFile;
+use crate::fs::file::{Kind, OpenFile};
 use crate::platform::Platform;
 use crate::process::UNSTOPPABLE;
 use crate::signal::SigSet;
@@ -129,9 +129,11 @@ impl<P: Platform> Task<P> {
         deadline: Option<u64>,
         stale: &dyn Fn() -> bool,
     ) -> Answer {
-        let hosts = asked
-            .iter()
-            .any(|a| a.file.as_ref().is_some_and(|f| f.as_host().is_some()));
+        // A list may be given files of the host while it is waited for.
+        let kinds = asked.iter().filter_map(|a| a.file.as_ref());
+        let hosts = kinds
+            .map(|f| &f.kind)
+            .any(|k| matches!(k, Kind::Host(_) | Kind::Epoll(_)));
         let ticket = self.sys.next_id();
         if hosts {
             // Whoever changes something of ours rings the bell beside the host's files.
@@ -197,6 +199,15 @@ impl<P: Platform> Task<P> {
         Ok(asked.iter().filter(|a| a.got != 0).count() as u64)
     }
 
+    /// The bits of `poll` of a file of the host, now.
+    pub(crate) fn host_ready(&self, file: &OpenFile<P>, want: u16) -> u16 {
+        let Some(host) = file.as_host() else { return 0 };
+        let files = [(&*host.file, want & !ALWAYS)];
+        let kicker = self.thread.kicker();
+        let bits = self.sys.platform.wait_files(&kicker, &files, Some(0));
+        bits.map_or(0, |b| b.first().copied().unwrap_or(0))
+    }
+
     fn wait_hosts(&self, asked: &mut [Asked<P>], deadline: Option<u64>) -> Result<(), Errno> {
         let hosts: Vec<(usize, Arc<OpenFile<P>>, u16)> = asked
             .iter()
@@ -206,12 +217,18 @@ impl<P: Platform> Task<P> {
                 Some((i, file.clone(), a.want))
             })
             .collect();
-        if hosts.is_empty() {
+        let lists = asked.iter().filter_map(|a| match &a.file.as_ref()?.kind {
+            Kind::Epoll(list) => Some(list.hosts()),
+            _ => None,
+        });
+        let listed: Vec<_> = lists.flatten().collect();
+        if hosts.is_empty() && listed.is_empty() && deadline == Some(0) {
             return Ok(());
         }
-        let files: Vec<(&P::File, u16)> = hosts
-            .iter()
-            .filter_map(|(_, f, want)| Some((&*f.as_host()?.file, *want & !ALWAYS)))
+        let direct = hosts.iter().map(|(_, f, want)| (f, *want));
+        let all = direct.chain(listed.iter().map(|(f, want)| (f, *want)));
+        let files: Vec<(&P::File, u16)> = all
+            .filter_map(|(f, want)| Some((&*f.as_host()?.file, want & !ALWAYS)))
             .collect();
         let kicker = self.thread.kicker();
         let ready = self.sys.platform.wait_files(&kicker, &files, deadline)?;

@@ -154,6 +154,9 @@ impl From<&FsStat> for StatFs {
     }
 }
 
+/// Of the directory of queues.
+const MQUEUE_MAGIC: u32 = 0x1980_0202;
+
 /// The file system that a file of ours would be in.
 fn own_file_system<P: Platform>(kind: &Kind<P>) -> StatFs {
     const LONGEST_NAME: u64 = 255;
@@ -162,6 +165,7 @@ fn own_file_system<P: Platform>(kind: &Kind<P>) -> StatFs {
         Kind::Socket(_) => abi::SOCKFS_MAGIC,
         Kind::Memory(_) => abi::TMPFS_MAGIC,
         Kind::Text(_) | Kind::Raw(_) | Kind::Listing(_) => abi::PROC_SUPER_MAGIC,
+        Kind::Special(special) if special.as_queue().is_some() => MQUEUE_MAGIC,
         _ => abi::ANON_INODE_FS_MAGIC,
     };
     StatFs {

@@ -16,7 +16,7 @@ use core::sync::atomic::Ordering;
 /// A number with what it is at first, and its bounds.
 type Number = (&'static str, i64, i64, i64);
 
-const NUMBERS: [Number; 41] = [
+const NUMBERS: [Number; 46] = [
     ("vm/overcommit_memory", 0, 0, 2),
     ("vm/overcommit_ratio", 50, 0, i64::MAX),
     ("vm/overcommit_kbytes", 0, 0, i64::MAX),
@@ -62,6 +62,11 @@ const NUMBERS: [Number; 41] = [
     ("kernel/sched_rt_runtime_us", 950_000, -1, 1_000_000),
     ("kernel/sched_rt_period_us", 1_000_000, 1, i32::MAX as i64),
     ("kernel/sched_rr_timeslice_ms", 100, 0, i32::MAX as i64),
+    ("fs/mqueue/msg_default", 10, 1, 65_536),
+    ("fs/mqueue/msg_max", 10, 1, 65_536),
+    ("fs/mqueue/msgsize_default", 8192, 128, 16 << 20),
+    ("fs/mqueue/msgsize_max", 8192, 128, 16 << 20),
+    ("fs/mqueue/queues_max", 256, 0, i32::MAX as i64),
     ("kernel/tainted", 0, 0, i64::MAX),
 ];
 /// What is only written: what is asked for has nothing to be done.
