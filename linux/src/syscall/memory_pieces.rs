@@ -175,7 +175,27 @@ impl<P: Platform> Task<P> {
             Self::check_limit(self.space.core().size(), more, limit)?;
         }
         match data {
-            true => self.check_data_limit(more),
+            true => self
+                .check_data_limit(more)
+                .and_then(|()| self.check_commitment(more)),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether `more` bytes may be promised where no more is to be promised than there is
+    /// (`vm.overcommit_memory` 2).
+    fn check_commitment(&self, more: u64) -> Result<(), Errno> {
+        const NEVER: i64 = 2;
+        let settings = &self.sys.settings;
+        if settings.number("vm/overcommit_memory") != NEVER {
+            return Ok(());
+        }
+        let counters = self.sys.vm.counters();
+        let percent = u64::try_from(settings.number("vm/overcommit_ratio")).unwrap_or(0);
+        let most = counters.frames_total / 100 * percent;
+        let pages = more / Linux::<P>::PAGE_BYTES;
+        match counters.charged_pages.saturating_add(pages) > most {
+            true => Err(Errno::ENOMEM),
             false => Ok(()),
         }
     }
