@@ -180,7 +180,8 @@ static void busy(void) {
 
 static void fifo(void) {
     char c, name[] = "/tmp/edges-fifoXXXXXX";
-    mktemp(name);
+    close(mkstemp(name));
+    unlink(name);
     mkfifo(name, 0600);
     int reader = open(name, O_RDONLY | O_NONBLOCK);
     SAY(read(reader, &c, 1));
