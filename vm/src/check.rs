@@ -31,6 +31,7 @@ struct Sums {
     /// Frames that say that they are pages.
     framed: u64,
     swapped: u64,
+    wired: u64,
     mappings: u64,
     objects: u64,
 }
@@ -58,6 +59,10 @@ impl<M: Machine> Vm<M> {
         ensure(
             sums.framed == sums.pages,
             "frames: the number of pages differs",
+        )?;
+        ensure(
+            sums.wired == self.frames.wired_count(),
+            "frames: the number of wired ones differs",
         )?;
         ensure(
             sums.charge == self.charge.pages(),
@@ -343,6 +348,7 @@ impl<M: Machine> Vm<M> {
             "rmap: a mapping without a translation",
         )?;
         sums.mappings -= mapped;
+        sums.wired += u64::from(page.wired() > 0);
         let Some((object, index)) = page.identity() else {
             return ensure(mapped == 0, "page: a frame that is no page is mapped");
         };

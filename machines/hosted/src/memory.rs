@@ -163,6 +163,11 @@ impl Memory for Ram {
         };
     }
 
+    fn is_zero(&self, frame: Frame) -> bool {
+        let word = self.fresh.get(frame.0 as usize / 64);
+        word.is_some_and(|w| w.load(Ordering::Relaxed) >> (frame.0 % 64) & 1 != 0)
+    }
+
     fn record_memory(&self, frame: Frame) -> NonNull<u8> {
         self.touch(frame);
         NonNull::new(self.at(frame, 0, PAGE.len())).expect("a mapping is never at 0")
@@ -198,6 +203,7 @@ mod tests {
         ];
         for (i, (what, touch)) in touches.into_iter().enumerate() {
             let frame = Frame(8000 + i as u32);
+            assert!(ram.is_zero(frame), "{what}");
             touch(&ram, frame);
             // What a guest writes goes past us.
             let p = ram.at(frame, 7, 1);

@@ -119,7 +119,7 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
             }
         }
         if wire {
-            if !page.wire() {
+            if !vm.frames.wire(frame) {
                 return Err(FaultError::NoMemory);
             }
             vm.queues.take(&vm.frames, frame);

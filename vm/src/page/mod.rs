@@ -137,18 +137,18 @@ impl Page {
         self.state.load(Ordering::Acquire) >> WIRE_SHIFT
     }
 
-    /// One wiring more; false when the count is full.
-    pub(crate) fn wire(&self) -> bool {
-        self.state
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |s| {
-                s.checked_add(WIRE_ONE)
-            })
-            .is_ok()
+    /// One wiring more; gives how many there were. `None` when the count is full.
+    fn wire(&self) -> Option<u32> {
+        let more = |state: u32| state.checked_add(WIRE_ONE);
+        let before = self
+            .state
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, more);
+        before.map_or(None, |state| Some(state >> WIRE_SHIFT))
     }
 
     /// One wiring less; gives what is left. `None` for a page that has no more than `keep`, which
     /// it keeps.
-    pub(crate) fn unwire(&self, keep: u32) -> Option<u32> {
+    fn unwire(&self, keep: u32) -> Option<u32> {
         let less = |state: u32| (state >> WIRE_SHIFT > keep).then(|| state - WIRE_ONE);
         self.state
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, less)
@@ -184,10 +184,12 @@ impl Page {
         self.next.store(next, Ordering::Relaxed);
     }
 
-    /// Everything of the record that a free frame does not have.
-    fn reset(&self) {
+    /// Takes away everything of the record that a free frame does not have. Whether it was wired.
+    fn reset(&self) -> bool {
+        let wired = self.wired() > 0;
         self.state.store(0, Ordering::Release);
         self.object.store(0, Ordering::Release);
+        wired
     }
 }
 

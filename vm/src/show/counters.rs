@@ -176,7 +176,7 @@ impl fmt::Display for Counters {
 }
 
 impl<M: Machine> Vm<M> {
-    /// The counters as they are. The wired pages are counted now, in one pass over the frames.
+    /// The counters as they are.
     pub fn counters(&self) -> Counters {
         let c = &self.counters;
         let (swap_used, swap_total) = self.swap.usage();
@@ -201,7 +201,7 @@ impl<M: Machine> Vm<M> {
             active: self.queues.count(Queue::Active),
             inactive: self.queues.count(Queue::Inactive),
             laundry: self.queues.count(Queue::Laundry),
-            wired: self.wired_pages(),
+            wired: self.frames.wired_count(),
             spaces: u64::from(self.spaces.live()),
             objects: u64::from(self.objects.live()),
             entries: u64::from(self.entries.live()),
@@ -209,10 +209,5 @@ impl<M: Machine> Vm<M> {
             swap_total: u64::from(swap_total),
             swap_used: u64::from(swap_used),
         }
-    }
-
-    fn wired_pages(&self) -> u64 {
-        let frames = self.frames.managed();
-        frames.filter(|f| self.frames.page(*f).wired() > 0).count() as u64
     }
 }
