@@ -73,7 +73,8 @@ impl CounterSet {
 /// for each counter: the number in 12 columns, two spaces, what is counted; the order stays.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Counters {
-    /// Faults, those of reads and writes on behalf of a program included (`v_vm_faults`).
+    /// Faults, those of reads and writes on behalf of a program included, where these find no
+    /// translation to go through (`v_vm_faults`).
     pub faults: u64,
     /// Pages zeroed on demand (`v_zfod`).
     pub zero_fill: u64,
