@@ -15,17 +15,21 @@ use crate::pager::{PageBytes, Pager, PagerError};
 use crate::show::{Event, Store};
 use crate::slab::Reservation;
 use bsdvm_machine::{Frame, Machine};
+use core::ops::Range;
 
-/// Pages that are read in at a time, at most: the one that is wanted and those after it.
-const CLUSTER: usize = 32;
+/// Pages that are read in at a time, at most. The slots of an aligned window of so many lie in one
+/// node of an object's index: what is reserved for one page is enough for all of them.
+const CLUSTER: u64 = 32;
 
 impl Behavior {
-    /// Pages that are read in together.
-    fn cluster(self) -> usize {
+    /// The pages that are best read in with the one at `index`, where they are not there: those
+    /// around it, in an aligned window, or those after it.
+    fn cluster(self, index: u64) -> Range<u64> {
+        let window = index - index % CLUSTER;
         match self {
-            Behavior::Normal => CLUSTER / 2,
-            Behavior::Sequential => CLUSTER,
-            Behavior::Random => 1,
+            Behavior::Normal => window..window + CLUSTER,
+            Behavior::Sequential => index..window + CLUSTER,
+            Behavior::Random => index..index + 1,
         }
     }
 }
@@ -39,10 +43,26 @@ enum Source {
 /// Pages about to be read in: busy, in their object.
 pub(crate) struct PageIn {
     object: ObjectHandle,
+    /// The index of the first one.
     index: u64,
-    frames: [Frame; CLUSTER],
+    frames: [Frame; CLUSTER as usize],
     count: usize,
+    /// Which of them is wanted.
+    wanted: usize,
     source: Source,
+}
+
+impl PageIn {
+    fn frames(&self) -> &[Frame] {
+        &self.frames[..self.count]
+    }
+}
+
+/// Which pages have come: so many from the first, and so many from the one that is wanted.
+#[derive(Clone, Copy, Default)]
+struct Came {
+    first: usize,
+    wanted: usize,
 }
 
 /// The bytes of a frame, for a pager.
@@ -66,8 +86,8 @@ impl<M: Machine> PageBytes for FrameBytes<'_, M> {
 }
 
 impl<M: Machine> Vm<M> {
-    /// Puts the page that is wanted in its object, busy, and those after it that the pager has
-    /// and that records and frames can be had for. `None` when there is no frame.
+    /// Puts the page that is wanted in its object, busy, and those around it that the pager has
+    /// and that frames can be had for. `None` when there is no frame.
     pub(super) fn begin_page_in(
         &self,
         link: &mut Link<'_, M>,
@@ -80,57 +100,79 @@ impl<M: Machine> Vm<M> {
             Found::Swapped(slot) => Source::Swap(slot),
             _ => return None,
         };
-        let (object, index) = (link.object, link.index);
-        let first = self.frames.alloc(Class::Normal)?;
-        if !self.reference(object) {
-            self.frames.free(first);
-            return None;
-        }
-        self.insert_busy(object, &mut link.state, nodes, index, first);
-        let mut job = PageIn {
-            object,
-            index,
-            frames: [first; CLUSTER],
-            count: 1,
-            source,
-        };
+        let index = link.index;
         // With little left, what is read ahead would push out what is wanted.
         let plenty = self.frames.free_count() > self.frames.total() / 8;
-        if plenty && matches!(job.source, Source::Pager(_)) {
-            self.read_ahead(&mut job, &mut link.state, behavior.cluster());
+        let pages = match source {
+            Source::Pager(_) if plenty => self.missing(&link.state, behavior.cluster(index), index),
+            _ => index..index + 1,
+        };
+        let (frames, pages) = self.frames_for(pages, index)?;
+        let count = (pages.end - pages.start) as usize;
+        if !self.reference(link.object) {
+            frames[..count].iter().for_each(|&f| self.frames.free(f));
+            return None;
         }
-        Some(job)
+        for (page, &frame) in pages.clone().zip(&frames) {
+            self.frames.page(frame).set(Bits::BUSY);
+            self.insert_page(link.object, &mut link.state, nodes, page, frame);
+        }
+        Some(PageIn {
+            object: link.object,
+            index: pages.start,
+            frames,
+            count,
+            wanted: (index - pages.start) as usize,
+            source,
+        })
     }
 
-    fn insert_busy(
+    /// The pages of `window` that lie without a gap around `index`, which is missing, and are
+    /// missing too.
+    fn missing(&self, state: &ObjectState, window: Range<u64>, index: u64) -> Range<u64> {
+        let is_missing = |i: &u64| state.pages.get(&self.page_nodes, *i).is_none();
+        let end = window.end.min(state.size::<M>());
+        let before = (window.start..index).rev().take_while(is_missing).count();
+        let after = (index + 1..end).take_while(is_missing).count();
+        index - before as u64..index + 1 + after as u64
+    }
+
+    /// Frames for `pages`, neighbours if they can be had, or for as many of them from `index` on as
+    /// can be had; and for which. `None` when there is none for `index`.
+    fn frames_for(
         &self,
-        object: ObjectHandle,
-        state: &mut ObjectState,
-        nodes: &mut Reservation<'_, M, radix::Node>,
+        pages: Range<u64>,
         index: u64,
-        frame: Frame,
-    ) {
-        self.frames.page(frame).set(Bits::BUSY);
-        self.insert_page(object, state, nodes, index, frame);
-    }
-
-    fn read_ahead(&self, job: &mut PageIn, state: &mut ObjectState, most: usize) {
-        let size = state.size::<M>();
-        while job.count < most {
-            let index = job.index + job.count as u64;
-            if index >= size || state.pages.get(&self.page_nodes, index).is_some() {
-                return;
-            }
-            let Ok(mut nodes) = self.reserve_page_nodes(1) else {
-                return;
-            };
-            let Some(frame) = self.frames.alloc(Class::Normal) else {
-                return;
-            };
-            self.insert_busy(job.object, state, &mut nodes, index, frame);
-            job.frames[job.count] = frame;
-            job.count += 1;
+    ) -> Option<([Frame; CLUSTER as usize], Range<u64>)> {
+        let mut frames = [Frame(0); CLUSTER as usize];
+        let count = pages.end - pages.start;
+        if count > 1
+            && count.is_power_of_two()
+            && let Some(run) = self.frames.alloc_run(count.ilog2())
+        {
+            frames
+                .iter_mut()
+                .zip(run.frames())
+                .for_each(|(place, f)| *place = f);
+            return Some((frames, pages));
         }
+        frames[0] = self.frames.alloc(Class::Normal)?;
+        let mut got = 1;
+        while got < count
+            && let Some(frame) = self.frames.alloc(Class::Normal)
+        {
+            frames[got as usize] = frame;
+            got += 1;
+        }
+        // The one that is wanted comes first when there are not enough.
+        let start = match got == count {
+            true => pages.start,
+            false => index,
+        };
+        let end = (start + got).min(pages.end);
+        let spare = (end - start) as usize..got as usize;
+        frames[spare].iter().for_each(|&f| self.frames.free(f));
+        Some((frames, start..end))
     }
 
     /// Reads the pages in. No lock is held. Those that did not come are taken out again.
@@ -138,16 +180,22 @@ impl<M: Machine> Vm<M> {
         M::assert_none_held();
         let machine = self.machine();
         let result = match job.source {
-            Source::Swap(slot) => self.swap.read(machine, slot, job.frames[0]).map(|()| 1),
+            Source::Swap(slot) => self.swap.read(machine, slot, job.frames[0]).map(|()| Came {
+                first: 1,
+                wanted: 1,
+            }),
             Source::Pager(pager) => self.ask_pager(pager, &job),
         };
-        let valid = result.unwrap_or(0).min(job.count);
+        let came = result.unwrap_or_default();
+        let has_come =
+            |i: usize| i < came.first || (job.wanted..job.wanted + came.wanted).contains(&i);
+        let valid = (0..job.count).filter(|i| has_come(*i)).count();
         let mut state = self.lock_object(job.object);
-        for (i, &frame) in job.frames[..job.count].iter().enumerate() {
+        for (i, &frame) in job.frames().iter().enumerate() {
             let index = job.index + i as u64;
             let page = self.frames.page(frame);
             let ours = page.identity() == Some((job.object, index));
-            if i < valid {
+            if has_come(i) {
                 if let Source::Swap(slot) = job.source {
                     page.set(Bits::DIRTY);
                     self.swap.free(slot);
@@ -190,17 +238,33 @@ impl<M: Machine> Vm<M> {
         result.map(|_| ())
     }
 
-    fn ask_pager(&self, pager: Pager, job: &PageIn) -> Result<usize, PagerError> {
+    /// Asks the pager for the pages; once more for the one that is wanted, if what it said about
+    /// those before it has nothing of it.
+    fn ask_pager(&self, pager: Pager, job: &PageIn) -> Result<Came, PagerError> {
         let machine = self.machine();
-        for &frame in &job.frames[..job.count] {
-            machine.zero(frame);
-        }
+        job.frames().iter().for_each(|&frame| machine.zero(frame));
         let mut bytes = job.frames.map(|frame| FrameBytes { machine, frame });
         let mut pages = bytes.each_mut().map(|b| b as &mut dyn PageBytes);
-        let offset = M::PAGE.offset(job.index).unwrap_or(u64::MAX);
-        match pager.ops.get(pager.cookie, offset, &mut pages[..job.count]) {
-            Ok(0) => Err(PagerError::Io(0)),
-            other => other,
+        let mut ask = |from: usize| {
+            let offset = M::PAGE.offset(job.index + from as u64).unwrap_or(u64::MAX);
+            match pager
+                .ops
+                .get(pager.cookie, offset, &mut pages[from..job.count])
+            {
+                Ok(0) => Err(PagerError::Io(0)),
+                Ok(valid) => Ok(valid.min(job.count - from)),
+                Err(e) => Err(e),
+            }
+        };
+        let first = ask(0);
+        match first {
+            Ok(first) if first > job.wanted => Ok(Came { first, wanted: 0 }),
+            _ if job.wanted > 0 => Ok(Came {
+                first: first.unwrap_or(0),
+                wanted: ask(job.wanted)?,
+            }),
+            Ok(_) => Err(PagerError::Io(0)),
+            Err(e) => Err(e),
         }
     }
 }
