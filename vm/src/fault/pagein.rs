@@ -102,9 +102,9 @@ impl<M: Machine> Vm<M> {
         };
         let index = link.index;
         // With little left, what is read ahead would push out what is wanted.
-        let plenty = self.frames.free_count() > self.frames.total() / 8;
+        let room = self.frames.free_count() > self.frames.total() / 8 + CLUSTER;
         let pages = match source {
-            Source::Pager(_) if plenty => self.missing(&link.state, behavior.cluster(index), index),
+            Source::Pager(_) if room => self.missing(&link.state, behavior.cluster(index), index),
             _ => index..index + 1,
         };
         let (frames, pages) = self.frames_for(pages, index)?;
