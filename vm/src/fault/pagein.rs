@@ -20,15 +20,19 @@ use core::ops::Range;
 /// Pages that are read in at a time, at most. The slots of an aligned window of so many lie in one
 /// node of an object's index: what is reserved for one page is enough for all of them.
 const CLUSTER: u64 = 32;
+/// Pages that are read in together where nothing is known of their use.
+const WINDOW: u64 = 16;
 
 impl Behavior {
     /// The pages that are best read in with the one at `index`, where they are not there: those
     /// around it, in an aligned window, or those after it.
     fn cluster(self, index: u64) -> Range<u64> {
-        let window = index - index % CLUSTER;
         match self {
-            Behavior::Normal => window..window + CLUSTER,
-            Behavior::Sequential => index..window + CLUSTER,
+            Behavior::Normal => {
+                let window = index - index % WINDOW;
+                window..window + WINDOW
+            }
+            Behavior::Sequential => index..index - index % CLUSTER + CLUSTER,
             Behavior::Random => index..index + 1,
         }
     }

@@ -104,7 +104,7 @@ fn m12_advice_that_cannot_be_taken_changes_nothing() {
 #[test]
 fn m12_the_order_of_use_decides_what_comes_with_a_page() {
     for (advice, read, entered) in [
-        (Advice::Behavior(Behavior::Normal), 32, 0..16),
+        (Advice::Behavior(Behavior::Normal), 16, 0..16),
         (SEQUENTIAL, 29, 3..19),
         (RANDOM, 1, 3..4),
     ] {
