@@ -12,6 +12,7 @@ use crate::fs::socket::names::Sockets;
 use crate::fs::table::FdTable;
 use crate::futex::Futexes;
 use crate::ipc::msg::Queues;
+use crate::ipc::posix::NamedQueues;
 use crate::ipc::sem::Sets;
 use crate::ipc::shm::Segments;
 use crate::platform::{HostFile, Kicker, Platform};
@@ -70,6 +71,7 @@ pub struct Linux<P: Platform> {
     pub(crate) segments: Segments<P>,
     pub(crate) sets: Sets<P>,
     pub(crate) queues: Queues<P>,
+    pub(crate) named_queues: NamedQueues<P>,
     pub(crate) sockets: Sockets<P>,
     pub(crate) processes: Lock<P, Processes<P>, { rank::PROCESSES }>,
     /// The number of processes and threads that polled on something of ours.
@@ -102,6 +104,7 @@ impl<P: Platform> Linux<P> {
             segments: Segments::new(),
             sets: Sets::new(),
             queues: Queues::new(),
+            named_queues: NamedQueues::new(),
             sockets: Sockets::new(),
             processes: Lock::<P, _, { rank::PROCESSES }>::new(Processes::new(main)),
             pollers: AtomicU32::new(0),

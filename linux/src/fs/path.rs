@@ -47,6 +47,14 @@ impl<P: Platform> WorkingDir<P> {
         }
     }
 
+    /// Whether it has lost its name.
+    pub(crate) fn is_removed(&self) -> Result<bool, Errno> {
+        match &self.dir {
+            Some(dir) => Ok(dir.stat()?.links == 0),
+            None => Ok(false),
+        }
+    }
+
     /// Its absolute path.
     pub(crate) fn path(&self, platform: &P) -> Result<Vec<u8>, Errno> {
         if let Some(own) = &self.own {

@@ -10,6 +10,7 @@ use crate::fs::socket::SocketKind;
 use crate::fs::special::Special;
 use crate::platform::{HostFile, Platform};
 use crate::signal::SigInfo;
+use crate::space::TASK_END;
 use crate::thread::Task;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -125,8 +126,7 @@ impl<P: Platform> Task<P> {
         let vectors: Vec<(u64, u64)> = (0..count as usize)
             .map(|i| (word(i * 2), word(i * 2 + 1)))
             .collect();
-        let total = vectors.iter().try_fold(0u64, |sum, v| sum.checked_add(v.1));
-        if total.is_none_or(|t| t > i64::MAX as u64) {
+        if vectors.iter().any(|v| v.1 > i64::MAX as u64) {
             return Err(Errno::EINVAL);
         }
         Ok(vectors)
@@ -141,6 +141,9 @@ impl<P: Platform> Task<P> {
         act: impl Fn(At, u64, u64) -> Answer,
     ) -> Answer {
         let vectors = self.vectors(iov, count)?;
+        for &(base, len) in &vectors {
+            check_place(base, len)?;
+        }
         let mut done = 0u64;
         for (base, len) in vectors {
             if len == 0 {
@@ -165,6 +168,7 @@ impl<P: Platform> Task<P> {
         if !file.may_read() {
             return Err(Errno::EBADF);
         }
+        check_place(to, len)?;
         let len = len.min(MOST);
         let mut done = 0u64;
         loop {
@@ -313,6 +317,7 @@ impl<P: Platform> Task<P> {
         if !file.may_write() {
             return Err(Errno::EBADF);
         }
+        check_place(from, len)?;
         let len = len.min(MOST);
         let mut done = 0u64;
         loop {
@@ -509,7 +514,7 @@ impl<P: Platform> Task<P> {
         if !to.may_write() || !from.may_read() {
             return Err(Errno::EBADF);
         }
-        if matches!(from.kind, Kind::Pipe(_)) {
+        if matches!(from.kind, Kind::Pipe(_)) || to.flags() & abi::O_APPEND != 0 {
             return Err(Errno::EINVAL);
         }
         let mut at = if offset == 0 {
@@ -549,6 +554,15 @@ impl<P: Platform> Task<P> {
         }
         Ok(done)
     }
+}
+
+/// Refuses a buffer that no program can have, however much of it would be used.
+fn check_place(base: u64, len: u64) -> Result<(), Errno> {
+    let end = base.checked_add(len).ok_or(Errno::EFAULT)?;
+    if end > TASK_END {
+        return Err(Errno::EFAULT);
+    }
+    Ok(())
 }
 
 /// What is moved at once: a message is one piece.

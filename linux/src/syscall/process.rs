@@ -88,7 +88,7 @@ impl<P: Platform> Task<P> {
         let which = match kind {
             P_ALL => Which::Any,
             P_PID if id as i32 > 0 => Which::Pid(id as u32),
-            P_PIDFD => Which::Pid(self.process_of(id)?.pid),
+            P_PIDFD if id as i32 >= 0 => Which::Pid(self.process_of(id)?.pid),
             P_PGID if id as i32 == 0 => Which::Group(self.own_group()),
             P_PGID if id as i32 > 0 => Which::Group(id as u32),
             _ => return Err(Errno::EINVAL),
