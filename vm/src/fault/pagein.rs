@@ -3,6 +3,9 @@
 //! The pages are put in the object busy, so that nobody else reads them in and nobody looks at
 //! what is not there yet; the object is kept by a reference. Done, they are there for whoever
 //! looks next: the fault simply tries again.
+//!
+//! From swap come the pages that follow in the object and on swap alike, as they went out
+//! together. Those that nobody asked for are the next to go, and go unwritten.
 
 use super::chain::{Found, Link};
 use crate::Vm;
@@ -10,14 +13,11 @@ use crate::map::Behavior;
 use crate::object::limbo::Limbo;
 use crate::object::radix::{self, Slot};
 use crate::object::{ObjectHandle, ObjectId, ObjectState};
-use crate::page::{Bits, Class};
-use crate::pager::{PageBytes, Pager, PagerError};
+use crate::page::{Bits, Class, Queue};
+use crate::pager::{CLUSTER, PageBytes, Pager, PagerError};
 use crate::show::{Event, Store};
 use crate::slab::Reservation;
 use bsdvm_machine::{Frame, Machine};
-
-/// Pages that are read in at a time, at most: the one that is wanted and those after it.
-const CLUSTER: usize = 32;
 
 impl Behavior {
     /// Pages that are read in together.
@@ -33,7 +33,18 @@ impl Behavior {
 /// Where the pages come from.
 enum Source {
     Pager(Pager),
+    /// From this slot on.
     Swap(u32),
+}
+
+impl Source {
+    /// The slot of the page `i` of those that come.
+    fn slot(&self, i: usize) -> Option<u32> {
+        match self {
+            Source::Swap(first) => Some(first + i as u32),
+            Source::Pager(_) => None,
+        }
+    }
 }
 
 /// Pages about to be read in: busy, in their object.
@@ -87,6 +98,10 @@ impl<M: Machine> Vm<M> {
             return None;
         }
         self.insert_busy(object, &mut link.state, nodes, index, first);
+        if matches!(source, Source::Swap(_)) {
+            // Those that come together are to go together.
+            self.queues.put(&self.frames, first, Queue::Inactive);
+        }
         let mut job = PageIn {
             object,
             index,
@@ -94,10 +109,20 @@ impl<M: Machine> Vm<M> {
             count: 1,
             source,
         };
-        // With little left, what is read ahead would push out what is wanted.
-        let plenty = self.frames.free_count() > self.frames.total() / 8;
-        if plenty && matches!(job.source, Source::Pager(_)) {
-            self.read_ahead(&mut job, &mut link.state, behavior.cluster());
+        let most = behavior.cluster();
+        match job.source {
+            Source::Pager(_) => {
+                // With little left, what is read ahead would push out what is wanted.
+                if self.frames.free_count() > self.frames.total() / 8 {
+                    self.read_ahead(&mut job, &mut link.state, most);
+                }
+            }
+            Source::Swap(_) => {
+                // Page-out makes room for as many at a time.
+                let spare = self.frames.spare_count() / 2;
+                let most = most.min(usize::try_from(spare).unwrap_or(most));
+                self.read_ahead(&mut job, &mut link.state, most);
+            }
         }
         Some(job)
     }
@@ -118,7 +143,8 @@ impl<M: Machine> Vm<M> {
         let size = state.size::<M>();
         while job.count < most {
             let index = job.index + job.count as u64;
-            if index >= size || state.pages.get(&self.page_nodes, index).is_some() {
+            let there = state.pages.get(&self.page_nodes, index);
+            if index >= size || there != job.source.slot(job.count).map(Slot::Swapped) {
                 return;
             }
             let Ok(mut nodes) = self.reserve_page_nodes(1) else {
@@ -128,6 +154,9 @@ impl<M: Machine> Vm<M> {
                 return;
             };
             self.insert_busy(job.object, state, &mut nodes, index, frame);
+            if there.is_some() {
+                self.queues.put(&self.frames, frame, Queue::Inactive);
+            }
             job.frames[job.count] = frame;
             job.count += 1;
         }
@@ -136,36 +165,36 @@ impl<M: Machine> Vm<M> {
     /// Reads the pages in. No lock is held. Those that did not come are taken out again.
     pub(super) fn page_in(&self, job: PageIn, limbo: &mut Limbo<'_, M>) -> Result<(), PagerError> {
         M::assert_none_held();
-        let machine = self.machine();
         let result = match job.source {
-            Source::Swap(slot) => self.swap.read(machine, slot, job.frames[0]).map(|()| 1),
+            Source::Swap(first) => self.ask_swap(first, &job.frames[..job.count]),
             Source::Pager(pager) => self.ask_pager(pager, &job),
         };
         let valid = result.unwrap_or(0).min(job.count);
+        let keep = self.swap.has_plenty();
+        self.frames.page(job.frames[0]).set(Bits::REFERENCED);
         let mut state = self.lock_object(job.object);
         for (i, &frame) in job.frames[..job.count].iter().enumerate() {
             let index = job.index + i as u64;
             let page = self.frames.page(frame);
             let ours = page.identity() == Some((job.object, index));
-            if i < valid {
-                if let Source::Swap(slot) = job.source {
-                    page.set(Bits::DIRTY);
-                    self.swap.free(slot);
-                }
-            } else if ours {
-                match job.source {
-                    Source::Swap(slot) => {
+            let slot = job.source.slot(i);
+            if ours && i >= valid {
+                match slot {
+                    Some(slot) => {
                         let back = Slot::Swapped(slot);
                         state.pages.replace(&self.page_nodes, index, back);
                     }
-                    Source::Pager(_) => {
-                        state.pages.remove(&self.page_nodes, index);
-                    }
+                    None => _ = state.pages.remove(&self.page_nodes, index),
                 }
                 self.queues.take(&self.frames, frame);
                 page.clear_identity();
-            } else if let Source::Swap(slot) = job.source {
-                self.swap.free(slot);
+            } else if let Some(slot) = slot {
+                if ours && keep {
+                    page.keep_swap_slot(slot);
+                } else {
+                    page.set(Bits::DIRTY);
+                    limbo.add_slot(slot);
+                }
             }
             if !self.unbusy(frame) {
                 limbo.add_frame(frame);
@@ -188,6 +217,20 @@ impl<M: Machine> Vm<M> {
             outcome: result.map(|_| valid as u32),
         });
         result.map(|_| ())
+    }
+
+    /// Reads a run of slots; gives how many pages came. When not all can be read, the first is
+    /// tried alone: it is the one that is wanted.
+    fn ask_swap(&self, first: u32, frames: &[Frame]) -> Result<usize, PagerError> {
+        let read = |frames: &[Frame]| {
+            self.counters.swap_reads.bump();
+            let done = self.swap.read(self.machine(), first, frames);
+            done.map(|()| frames.len())
+        };
+        match read(frames) {
+            Err(_) if frames.len() > 1 => read(&frames[..1]),
+            done => done,
+        }
     }
 
     fn ask_pager(&self, pager: Pager, job: &PageIn) -> Result<usize, PagerError> {
