@@ -52,7 +52,7 @@ impl<P: Platform> Linux<P> {
         self.vm.counters().frames_free <= SPARE
     }
 
-    /// Kills the process with the most resident pages, unless one is dying already.
+    /// Kills the process with the most pages in memory and on swap, unless one is dying already.
     pub(crate) fn kill_largest(&self) {
         let alive: Vec<Arc<Process<P>>> = {
             let table = self.processes.lock();
@@ -62,8 +62,11 @@ impl<P: Platform> Linux<P> {
         if alive.iter().any(|p| p.ending.load(Ordering::SeqCst)) {
             return;
         }
-        let resident = |p: &Arc<Process<P>>| p.space().map_or(0, |s| s.core().resident());
-        let Some(victim) = alive.iter().max_by_key(|p| resident(p)) else {
+        let held = |p: &Arc<Process<P>>| {
+            let space = p.space();
+            space.map_or(0, |s| s.core().resident() + s.core().swap_count())
+        };
+        let Some(victim) = alive.iter().max_by_key(|p| held(p)) else {
             return;
         };
         // Two threads may choose at once: the first to say so is the one that kills.
