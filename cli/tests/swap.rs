@@ -22,8 +22,8 @@ fn memory_of_every_kind_comes_back_as_it_was() {
     }
 }
 
-/// The line of `--stats` that counts `what`, of a run of `command` in memory that is short.
-fn stats(command: &[String]) -> impl Fn(&str) -> usize {
+/// The numbers of `--stats`, of a run of `command` in memory that is short.
+fn stats(command: &[String]) -> impl Fn(&str) -> usize + use<> {
     let options = [&TIGHT[..], &["--stats"]].concat();
     let output = bsdvm(&options, command);
     assert_eq!(status(&output), 0, "{}", text(&output.stderr));
