@@ -1,8 +1,9 @@
 //! Enter the neighbours of a page of a file that is read (M14, O05): they are in memory, the next
-//! reads are likely to want them, and entering them now costs less than a fault each.
+//! reads are likely to want them, and entering them now costs less than a fault each. And those of
+//! a page that was read from swap, where pages are used in order.
 
-use super::Fault;
 use super::chain::Chain;
+use super::{Fault, Faulted};
 use crate::map::{Behavior, Entry};
 use crate::object::radix::Slot;
 use bsdvm_machine::{FrameRun, Kind, Machine, MemoryAttr, Pmap, VirtAddr};
@@ -16,14 +17,14 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
     /// page, where no object in front of it hides it and nothing is entered yet. A hint: it stops
     /// at the first thing that would need more than it has.
     pub(super) fn enter_around(&mut self, entry: &Entry, chain: &mut Chain<'v, M>) {
-        let last = chain.last();
-        if !last.state.is_paged() || entry.wired > 0 {
+        let file = chain.last().state.is_paged();
+        if entry.wired > 0 || !(file || self.follows_from_swap()) {
             return;
         }
         let here = M::PAGE.index(self.va.0);
         let window = match entry.behavior {
-            Behavior::Normal => here - here % PAGES,
-            Behavior::Sequential => here,
+            Behavior::Normal if file => here - here % PAGES,
+            Behavior::Normal | Behavior::Sequential => here,
             Behavior::Random => return,
         };
         for number in window..window + PAGES {
@@ -56,6 +57,16 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
                 }
             }
         }
+    }
+}
+
+impl<M: Machine> Fault<'_, '_, M> {
+    /// Whether the page came from swap, with those that follow it, and the one below is in use: then
+    /// they are used in order.
+    fn follows_from_swap(&self) -> bool {
+        let below = self.va.0.checked_sub(M::PAGE.bytes()).map(VirtAddr);
+        let entered = |va| self.space.with_pmap(|pmap| pmap.extract(va).is_some());
+        self.did == Some(Faulted::PagedIn) && below.and_then(entered) == Some(true)
     }
 }
 

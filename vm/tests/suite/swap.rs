@@ -350,3 +350,34 @@ fn o08_what_is_promised_does_not_depend_on_where_pages_are() {
     s.release();
     check_empty(&vm);
 }
+
+#[test]
+fn o06_pages_that_come_in_order_are_entered_together() {
+    let (vm, _) = swapping(1000, 200);
+    let s = space(&vm, 64);
+    anon(s, 0, 64);
+    let visit = |page: u64| touch(&vm, s.id(), 0, at(page), None);
+    (0..64).for_each(|page| put(s, page, page));
+    page_out_all(&vm);
+    let before = vm.counters().faults;
+    assert!((0..64).all(|page| visit(page) == Ok(page)));
+    // The first ones may be there by chance; then there is a fault for each cluster.
+    assert_eq!(vm.counters().faults - before, 16 + 3);
+    // What was entered ahead may not be stored to unseen.
+    touch(&vm, s.id(), 0, at(40), Some(7)).unwrap();
+    page_out_all(&vm);
+    assert_eq!((visit(40), visit(39)), (Ok(7), Ok(39)));
+    check(&vm);
+    // Out of order each page has its own fault.
+    page_out_all(&vm);
+    let before = vm.counters().faults;
+    assert!(
+        (0..32)
+            .rev()
+            .all(|page| visit(2 * page) == Ok(2 * page) || page == 20)
+    );
+    assert_eq!(vm.counters().faults - before, 32);
+    check(&vm);
+    s.release();
+    check_empty(&vm);
+}
