@@ -54,7 +54,7 @@ fn a_program_finds_out_what_is_on_swap() {
     let output = bsdvm(&["--swap", "64M"], &["/bin/sh", "-c", figures]);
     let told = text(&output.stdout);
     let words: Vec<&str> = told.split_whitespace().collect();
-    let expected = "Filename Type Size Used Priority /swapfile file 65536 0 -2 SwapCached: 0 kB \
+    let expected = "Filename Type Size Used Priority /swap\\040(deleted) file 65536 0 -2 SwapCached: 0 kB \
                     SwapTotal: 65536 kB SwapFree: 65536 kB";
     assert_eq!(words.join(" "), expected);
 }

@@ -46,6 +46,14 @@ impl<P: Platform> Task<P> {
     }
 }
 
+impl<P: Platform> Process<P> {
+    /// Pages of the process in memory and on swap: what its end would give.
+    pub(crate) fn pages_held(&self) -> u64 {
+        let space = self.space();
+        space.map_or(0, |s| s.core().resident() + s.core().swap_count())
+    }
+}
+
 impl<P: Platform> Linux<P> {
     /// Whether hardly a frame is free.
     pub(crate) fn is_short_of_memory(&self) -> bool {
@@ -62,11 +70,7 @@ impl<P: Platform> Linux<P> {
         if alive.iter().any(|p| p.ending.load(Ordering::SeqCst)) {
             return;
         }
-        let held = |p: &Arc<Process<P>>| {
-            let space = p.space();
-            space.map_or(0, |s| s.core().resident() + s.core().swap_count())
-        };
-        let Some(victim) = alive.iter().max_by_key(|p| held(p)) else {
+        let Some(victim) = alive.iter().max_by_key(|p| p.pages_held()) else {
             return;
         };
         // Two threads may choose at once: the first to say so is the one that kills.

@@ -114,7 +114,11 @@ fn swaps<P: Platform>(sys: &Linux<P>) -> String {
     let mut out = String::from("Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n");
     if c.swap_total > 0 {
         let (total, used) = (c.swap_total * kib, c.swap_used * kib);
-        let _ = writeln!(out, "{:<40}file\t\t{total}\t\t{used}\t\t-2", "/swapfile");
+        let _ = writeln!(
+            out,
+            "{:<40}file\t\t{total}\t\t{used}\t\t-2",
+            "/swap\\040(deleted)"
+        );
     }
     out
 }
