@@ -17,15 +17,18 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
     /// page, where no object in front of it hides it and nothing is entered yet. A hint: it stops
     /// at the first thing that would need more than it has.
     pub(super) fn enter_around(&mut self, entry: &Entry, chain: &mut Chain<'v, M>) {
-        let file = chain.last().state.is_paged();
-        if entry.wired > 0 || !(file || self.follows_from_swap()) {
+        if entry.wired > 0 {
             return;
         }
         let here = M::PAGE.index(self.va.0);
-        let window = match entry.behavior {
-            Behavior::Normal if file => here - here % PAGES,
-            Behavior::Normal | Behavior::Sequential => here,
-            Behavior::Random => return,
+        let window = match (entry.behavior, chain.last().state.is_paged()) {
+            (Behavior::Random, _) => return,
+            (Behavior::Normal, true) => here - here % PAGES,
+            (Behavior::Sequential, true) => here,
+            (_, false) => match self.goes_on_from(here) {
+                Some(window) => window,
+                None => return,
+            },
         };
         for number in window..window + PAGES {
             let Some(va) = M::PAGE.offset(number).map(VirtAddr) else {
@@ -61,12 +64,22 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
 }
 
 impl<M: Machine> Fault<'_, '_, M> {
-    /// Whether the page came from swap, with those that follow it, and the one below is in use: then
-    /// they are used in order.
-    fn follows_from_swap(&self) -> bool {
-        let below = self.va.0.checked_sub(M::PAGE.bytes()).map(VirtAddr);
-        let entered = |va| self.space.with_pmap(|pmap| pmap.extract(va).is_some());
-        self.did == Some(Faulted::PagedIn) && below.and_then(entered) == Some(true)
+    /// Where the window begins for the page `here` that came from swap with its neighbours: at the
+    /// page, if the one below is in use, or so that it ends there, if the one above is. Otherwise
+    /// pages are not used in order, and there is none.
+    fn goes_on_from(&self, here: u64) -> Option<u64> {
+        if self.did != Some(Faulted::PagedIn) {
+            return None;
+        }
+        let entered = |number: Option<u64>| {
+            let va = number.and_then(|n| M::PAGE.offset(n)).map(VirtAddr);
+            let known = |va| self.space.with_pmap(|pmap| pmap.extract(va).is_some());
+            va.and_then(known) == Some(true)
+        };
+        if entered(here.checked_sub(1)) {
+            return Some(here);
+        }
+        entered(here.checked_add(1)).then(|| (here + 1).saturating_sub(PAGES))
     }
 }
 

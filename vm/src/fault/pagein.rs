@@ -4,8 +4,9 @@
 //! what is not there yet; the object is kept by a reference. Done, they are there for whoever
 //! looks next: the fault simply tries again.
 //!
-//! From swap come the pages that follow in the object and on swap alike, as they went out
-//! together. Those that nobody asked for are the next to go, and go unwritten.
+//! From swap come the pages that are neighbours in the object and on swap alike, as they went out
+//! together: those that follow, or, where what follows is in memory, those before. The ones that
+//! nobody asked for are the next to go, and go unwritten.
 
 use super::chain::{Found, Link};
 use crate::Vm;
@@ -18,6 +19,7 @@ use crate::pager::{CLUSTER, PageBytes, Pager, PagerError};
 use crate::show::{Event, Store};
 use crate::slab::Reservation;
 use bsdvm_machine::{Frame, Machine};
+use core::ops::Range;
 
 impl Behavior {
     /// Pages that are read in together.
@@ -53,6 +55,8 @@ pub(crate) struct PageIn {
     index: u64,
     frames: [Frame; CLUSTER],
     count: usize,
+    /// Which of them is wanted: the first, but where pages before it come along.
+    wanted: usize,
     source: Source,
 }
 
@@ -107,6 +111,7 @@ impl<M: Machine> Vm<M> {
             index,
             frames: [first; CLUSTER],
             count: 1,
+            wanted: 0,
             source,
         };
         let most = behavior.cluster();
@@ -122,6 +127,9 @@ impl<M: Machine> Vm<M> {
                 let spare = self.frames.spare_count() / 2;
                 let most = most.min(usize::try_from(spare).unwrap_or(most));
                 self.read_ahead(&mut job, &mut link.state, most);
+                if job.count == 1 {
+                    self.read_behind(&mut job, &mut link.state, most);
+                }
             }
         }
         Some(job)
@@ -162,23 +170,46 @@ impl<M: Machine> Vm<M> {
         }
     }
 
+    /// Takes along the pages on swap before the one that is wanted: whoever goes backwards wants
+    /// them next.
+    fn read_behind(&self, job: &mut PageIn, state: &mut ObjectState, most: usize) {
+        while job.count < most
+            && let Source::Swap(first) = job.source
+            && let (Some(index), Some(slot)) = (job.index.checked_sub(1), first.checked_sub(1))
+            && state.pages.get(&self.page_nodes, index) == Some(Slot::Swapped(slot))
+            && let Ok(mut nodes) = self.reserve_page_nodes(0)
+            && let Some(frame) = self.frames.alloc(Class::Normal)
+        {
+            self.insert_busy(job.object, state, &mut nodes, index, frame);
+            self.queues.put(&self.frames, frame, Queue::Inactive);
+            job.frames.copy_within(..job.count, 1);
+            job.frames[0] = frame;
+            job.source = Source::Swap(slot);
+            job.index = index;
+            job.count += 1;
+            job.wanted += 1;
+        }
+    }
+
     /// Reads the pages in. No lock is held. Those that did not come are taken out again.
     pub(super) fn page_in(&self, job: PageIn, limbo: &mut Limbo<'_, M>) -> Result<(), PagerError> {
         M::assert_none_held();
         let result = match job.source {
-            Source::Swap(first) => self.ask_swap(first, &job.frames[..job.count]),
-            Source::Pager(pager) => self.ask_pager(pager, &job),
+            Source::Swap(first) => self.ask_swap(first, &job),
+            Source::Pager(pager) => self.ask_pager(pager, &job).map(|count| 0..count),
         };
-        let valid = result.unwrap_or(0).min(job.count);
+        let came = result.clone().unwrap_or(0..0);
         let keep = self.swap.has_plenty();
-        self.frames.page(job.frames[0]).set(Bits::REFERENCED);
+        self.frames
+            .page(job.frames[job.wanted])
+            .set(Bits::REFERENCED);
         let mut state = self.lock_object(job.object);
         for (i, &frame) in job.frames[..job.count].iter().enumerate() {
             let index = job.index + i as u64;
             let page = self.frames.page(frame);
             let ours = page.identity() == Some((job.object, index));
             let slot = job.source.slot(i);
-            if ours && i >= valid {
+            if ours && !came.contains(&i) {
                 match slot {
                     Some(slot) => {
                         let back = Slot::Swapped(slot);
@@ -201,34 +232,38 @@ impl<M: Machine> Vm<M> {
             }
         }
         drop(state);
-        self.counters.page_in.add(valid as u64);
+        let count = came.len().min(job.count) as u32;
+        self.counters.page_in.add(count.into());
         if matches!(job.source, Source::Swap(_)) {
-            self.counters.swap_in.add(valid as u64);
+            self.counters.swap_in.add(count.into());
         }
         self.release(job.object, limbo);
         limbo.settle();
+        let first = job.index + came.start as u64;
         self.trace(|| Event::PageIn {
             object: ObjectId(job.object),
-            offset: M::PAGE.offset(job.index).unwrap_or(u64::MAX),
+            offset: M::PAGE.offset(first).unwrap_or(u64::MAX),
             from: match job.source {
                 Source::Swap(_) => Store::Swap,
                 Source::Pager(_) => Store::Pager,
             },
-            outcome: result.map(|_| valid as u32),
+            outcome: result.as_ref().map(|_| count).map_err(|e| *e),
         });
         result.map(|_| ())
     }
 
-    /// Reads a run of slots; gives how many pages came. When not all can be read, the first is
-    /// tried alone: it is the one that is wanted.
-    fn ask_swap(&self, first: u32, frames: &[Frame]) -> Result<usize, PagerError> {
-        let read = |frames: &[Frame]| {
+    /// Reads a run of slots; gives which pages came. When not all can be read, the one that is
+    /// wanted is tried alone.
+    fn ask_swap(&self, first: u32, job: &PageIn) -> Result<Range<usize>, PagerError> {
+        let read = |pages: Range<usize>| {
             self.counters.swap_reads.bump();
-            let done = self.swap.read(self.machine(), first, frames);
-            done.map(|()| frames.len())
+            let slot = first + pages.start as u32;
+            let frames = &job.frames[pages.clone()];
+            let done = self.swap.read(self.machine(), slot, frames);
+            done.map(|()| pages)
         };
-        match read(frames) {
-            Err(_) if frames.len() > 1 => read(&frames[..1]),
+        match read(0..job.count) {
+            Err(_) if job.count > 1 => read(job.wanted..job.wanted + 1),
             done => done,
         }
     }
