@@ -30,6 +30,7 @@ struct Sums {
     pages: u64,
     /// Frames that say that they are pages.
     framed: u64,
+    /// Slots that pages are in, or have a copy in.
     swapped: u64,
     wired: u64,
     mappings: u64,
@@ -306,6 +307,7 @@ impl<M: Machine> Vm<M> {
                         self.frames.page(frame).identity() == Some((object, index)),
                         "page: another identity than its place",
                     )?;
+                    sums.swapped += u64::from(self.frames.page(frame).swap_slot().is_some());
                     ensure(
                         !kernel || self.frames.page(frame).wired() > 0,
                         "page: the kernel's own and not wired",

@@ -78,6 +78,13 @@ pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
+/// A number of the table of `--stats`.
+pub fn counted(table: &str, what: &str) -> usize {
+    let line = table.lines().find(|l| l.ends_with(&format!("  {what}")));
+    let number = line.and_then(|l| l.split_whitespace().next());
+    number.expect("the counter").parse().expect("a number")
+}
+
 /// Asserts that a program says and ends the same natively and under `bsdvm`.
 pub fn same<S: AsRef<OsStr>>(program: &[S]) {
     same_with(&[], program);

@@ -272,7 +272,7 @@ fn swap_slots_are_checked() {
     broken("swap: a slot is lost", |vm, _| {
         vm.swap_on(&Device).unwrap();
         assert_eq!(vm.check(), Ok(()));
-        vm.swap.alloc().unwrap();
+        vm.swap.alloc(&vm.frames, 1).unwrap();
     });
 }
 

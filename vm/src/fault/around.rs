@@ -1,8 +1,9 @@
 //! Enter the neighbours of a page of a file that is read (M14, O05): they are in memory, the next
-//! reads are likely to want them, and entering them now costs less than a fault each.
+//! reads are likely to want them, and entering them now costs less than a fault each. And those of
+//! a page that was read from swap, where pages are used in order.
 
-use super::Fault;
 use super::chain::Chain;
+use super::{Fault, Faulted};
 use crate::map::{Behavior, Entry};
 use crate::object::radix::Slot;
 use bsdvm_machine::{Frame, FrameRun, Kind, Machine, MemoryAttr, Pmap, VirtAddr};
@@ -16,15 +17,18 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
     /// page, where no object in front of it hides it and nothing is entered yet. A hint: it stops
     /// at the first thing that would need more than it has.
     pub(super) fn enter_around(&mut self, entry: &Entry, chain: &mut Chain<'v, M>) {
-        let last = chain.last();
-        if !last.state.is_paged() || entry.wired > 0 {
+        if entry.wired > 0 {
             return;
         }
         let here = M::PAGE.index(self.va.0);
-        let window = match entry.behavior {
-            Behavior::Normal => here.saturating_sub(last.index % PAGES),
-            Behavior::Sequential => here,
-            Behavior::Random => return,
+        let window = match (entry.behavior, chain.last().state.is_paged()) {
+            (Behavior::Random, _) => return,
+            (Behavior::Normal, true) => here.saturating_sub(chain.last().index % PAGES),
+            (Behavior::Sequential, true) => here,
+            (_, false) => match self.goes_on_from(here) {
+                Some(window) => window,
+                None => return,
+            },
         };
         // Neighbours in neighbouring frames, entered in one go.
         let mut run: Option<(u64, FrameRun)> = None;
@@ -79,6 +83,26 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
         let prot = Self::translation_prot(entry.prot, false);
         let entered = self.enter(va, run, prot, MemoryAttr::WriteBack, Kind::Managed);
         matches!(entered, Ok(None))
+    }
+}
+
+impl<M: Machine> Fault<'_, '_, M> {
+    /// Where the window begins for the page `here` that came from swap with its neighbours: at the
+    /// page, if the one below is in use, or so that it ends there, if the one above is. Otherwise
+    /// pages are not used in order, and there is none.
+    fn goes_on_from(&self, here: u64) -> Option<u64> {
+        if self.did != Some(Faulted::PagedIn) {
+            return None;
+        }
+        let entered = |number: Option<u64>| {
+            let va = number.and_then(|n| M::PAGE.offset(n)).map(VirtAddr);
+            let known = |va| self.space.with_pmap(|pmap| pmap.extract(va).is_some());
+            va.and_then(known) == Some(true)
+        };
+        if entered(here.checked_sub(1)) {
+            return Some(here);
+        }
+        entered(here.checked_add(1)).then(|| (here + 1).saturating_sub(PAGES))
     }
 }
 

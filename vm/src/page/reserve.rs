@@ -197,6 +197,12 @@ impl<M: Machine> Frames<M> {
         self.in_lists.load(Ordering::Relaxed) + held.sum::<u64>()
     }
 
+    /// Free frames that programs may have.
+    pub(crate) fn spare_count(&self) -> u64 {
+        let keep = self.kept_from(Class::Normal);
+        self.free_count().saturating_sub(keep)
+    }
+
     /// Whether so much is free that a guess may take some of it.
     pub(crate) fn has_plenty(&self) -> bool {
         self.in_lists.load(Ordering::Relaxed) > self.total() / 4

@@ -39,6 +39,8 @@ pub(crate) struct CounterSet {
     pub(crate) swap_in: Count,
     pub(crate) page_out: Count,
     pub(crate) swap_out: Count,
+    pub(crate) swap_reads: Count,
+    pub(crate) swap_writes: Count,
     pub(crate) reactivated: Count,
     pub(crate) forks: Count,
     pub(crate) transition_collisions: Count,
@@ -58,6 +60,8 @@ impl CounterSet {
             swap_in: Count::new(),
             page_out: Count::new(),
             swap_out: Count::new(),
+            swap_reads: Count::new(),
+            swap_writes: Count::new(),
             reactivated: Count::new(),
             forks: Count::new(),
             transition_collisions: Count::new(),
@@ -129,6 +133,12 @@ pub struct Counters {
     pub swap_total: u64,
     /// Swap slots in use: now.
     pub swap_used: u64,
+    /// Those of them that have what a page in memory has: now.
+    pub swap_cached: u64,
+    /// Reads of the swap device, each of one page or of several (`v_swapin`).
+    pub swap_reads: u64,
+    /// Writes to the swap device, each of one page or of several (`v_swapout`).
+    pub swap_writes: u64,
 }
 
 impl Counters {
@@ -162,6 +172,9 @@ impl Counters {
             ("pages charged", self.charged_pages),
             ("swap slots", self.swap_total),
             ("swap slots used", self.swap_used),
+            ("of them for pages in memory", self.swap_cached),
+            ("reads of swap", self.swap_reads),
+            ("writes to swap", self.swap_writes),
         ]
         .into_iter()
     }
@@ -177,7 +190,8 @@ impl fmt::Display for Counters {
 }
 
 impl<M: Machine> Vm<M> {
-    /// The counters as they are.
+    /// The counters as they are. What is on swap and in memory at once is counted now, over all
+    /// frames, where there is swap.
     pub fn counters(&self) -> Counters {
         let c = &self.counters;
         let (swap_used, swap_total) = self.swap.usage();
@@ -209,6 +223,18 @@ impl<M: Machine> Vm<M> {
             charged_pages: self.charge.pages(),
             swap_total: u64::from(swap_total),
             swap_used: u64::from(swap_used),
+            swap_cached: self.swap_cached(swap_total),
+            swap_reads: c.swap_reads.read(),
+            swap_writes: c.swap_writes.read(),
         }
+    }
+
+    fn swap_cached(&self, swap_total: u32) -> u64 {
+        if swap_total == 0 {
+            return 0;
+        }
+        let frames = self.frames.managed();
+        let kept = frames.filter(|f| self.frames.page(*f).swap_slot().is_some());
+        kept.count() as u64
     }
 }

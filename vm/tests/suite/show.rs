@@ -304,6 +304,9 @@ fn d02_a_space_with_its_map_and_pmap() {
     anon(s, 8, 2);
     (0..4).for_each(|page| put(s, page, 1));
     while vm.pageout_step(1000) > 0 {}
+    // One page comes back, and none with it.
+    s.advise(pages(0, 5), Advice::Behavior(Behavior::Random))
+        .unwrap();
     s.fault(at(0), Access::Read).unwrap();
     put(s, 8, 1);
     for page in [9, 4] {
@@ -347,6 +350,8 @@ fn d03_counters_count_what_they_say() {
     let c = vm.counters();
     assert_eq!((c.page_in, c.swap_in, c.page_out), (3, 0, 0), "read ahead");
     anon(s, 8, 5);
+    s.advise(pages(8, 5), Advice::Behavior(Behavior::Random))
+        .unwrap();
     (8..13).for_each(|page| put(s, page, page));
     s.wire(pages(8, 1)).unwrap();
     let c = vm.counters();
@@ -362,6 +367,7 @@ fn d03_counters_count_what_they_say() {
     put(s, 9, 1);
     let c = vm.counters();
     assert_eq!((c.page_in, c.swap_in, c.swap_used), (4, 1, 3));
+    assert_eq!((c.swap_reads, c.swap_writes), (1, 1), "four pages at once");
     let child = vm.space(s.fork().unwrap());
     put(s, 9, 2);
     child.release();
