@@ -30,7 +30,9 @@ struct Sums {
     pages: u64,
     /// Frames that say that they are pages.
     framed: u64,
+    /// Slots that pages are in, or have a copy in.
     swapped: u64,
+    wired: u64,
     mappings: u64,
     objects: u64,
 }
@@ -58,6 +60,10 @@ impl<M: Machine> Vm<M> {
         ensure(
             sums.framed == sums.pages,
             "frames: the number of pages differs",
+        )?;
+        ensure(
+            sums.wired == self.frames.wired_count(),
+            "frames: the number of wired ones differs",
         )?;
         ensure(
             sums.charge == self.charge.pages(),
@@ -301,6 +307,7 @@ impl<M: Machine> Vm<M> {
                         self.frames.page(frame).identity() == Some((object, index)),
                         "page: another identity than its place",
                     )?;
+                    sums.swapped += u64::from(self.frames.page(frame).swap_slot().is_some());
                     ensure(
                         !kernel || self.frames.page(frame).wired() > 0,
                         "page: the kernel's own and not wired",
@@ -343,6 +350,7 @@ impl<M: Machine> Vm<M> {
             "rmap: a mapping without a translation",
         )?;
         sums.mappings -= mapped;
+        sums.wired += u64::from(page.wired() > 0);
         let Some((object, index)) = page.identity() else {
             return ensure(mapped == 0, "page: a frame that is no page is mapped");
         };

@@ -98,9 +98,13 @@ impl<P: Platform> Task<P> {
             abi::MADV_DONTDUMP => advise(Advice::NoCore),
             abi::MADV_DODUMP if is_special(entry) => Err(Errno::EINVAL),
             abi::MADV_DODUMP => advise(Advice::Core),
-            abi::MADV_COLD | abi::MADV_PAGEOUT => {
+            abi::MADV_COLD => {
                 refuse_locked(entry)?;
                 advise(Advice::DontNeed)
+            }
+            abi::MADV_PAGEOUT => {
+                refuse_locked(entry)?;
+                advise(Advice::PageOut)
             }
             abi::MADV_DONTNEED => {
                 refuse_locked(entry)?;

@@ -98,6 +98,8 @@ impl<P: Platform> Task<P> {
         words[0] = self.sys.now() / 1_000_000_000;
         words[4] = c.frames_total * page;
         words[5] = c.frames_free * page;
+        words[8] = c.swap_total * page;
+        words[9] = (c.swap_total - c.swap_used) * page;
         words[10] = processes & 0xffff;
         words[13] = 1;
         self.put(to, &words).map(|()| 0)

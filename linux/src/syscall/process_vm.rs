@@ -198,7 +198,8 @@ impl<P: Platform> Task<P> {
             return self.advise_self(&vectors, advice);
         }
         let advice = match advice as u32 {
-            abi::MADV_COLD | abi::MADV_PAGEOUT => Advice::DontNeed,
+            abi::MADV_COLD => Advice::DontNeed,
+            abi::MADV_PAGEOUT => Advice::PageOut,
             abi::MADV_WILLNEED => Advice::WillNeed,
             _ => return Err(Errno::EINVAL),
         };

@@ -1,7 +1,8 @@
-//! Residency: which pages are in memory.
+//! Residency: which pages are in memory, and which are on swap.
 
 use super::MapError;
 use super::edit::covers;
+use crate::object::ObjectHandle;
 use crate::space::Space;
 use bsdvm_machine::{Machine, VirtAddr, VirtRange};
 
@@ -15,6 +16,35 @@ impl<M: Machine> Space<'_, M> {
         range: VirtRange,
         each: &mut dyn FnMut(VirtAddr, bool),
     ) -> Result<(), MapError> {
+        self.each_shown(range, &mut |va, shown| {
+            let resident = shown.is_some_and(|(object, index)| self.vm.is_resident(object, index));
+            each(va, resident);
+        })
+    }
+
+    /// Tells the pages of `range`, a range of whole pages, that a fault would read in from swap, and
+    /// the slots that they are in (O06).
+    ///
+    /// Errors: as for [`Space::residency`].
+    pub fn swapped(
+        self,
+        range: VirtRange,
+        each: &mut dyn FnMut(VirtAddr, u32),
+    ) -> Result<(), MapError> {
+        self.each_shown(range, &mut |va, shown| {
+            let slot = shown.and_then(|(object, index)| self.vm.chain_slot(object, index));
+            if let Some(slot) = slot {
+                each(va, slot);
+            }
+        })
+    }
+
+    /// Tells `each` page of a range what is mapped there: the object and the page's place in it.
+    fn each_shown(
+        self,
+        range: VirtRange,
+        each: &mut dyn FnMut(VirtAddr, Option<(ObjectHandle, u64)>),
+    ) -> Result<(), MapError> {
         if !M::PAGE.is_aligned_range(range) {
             return Err(MapError::InvalidAddress);
         }
@@ -23,14 +53,12 @@ impl<M: Machine> Space<'_, M> {
             return Err(MapError::Hole);
         }
         for va in M::PAGE.pages(range) {
-            let resident = map.find(self.vm, va).is_some_and(|handle| {
+            let shown = map.find(self.vm, va).and_then(|handle| {
                 let entry = map.get(self.vm, handle);
-                entry
-                    .object
-                    .filter(|_| !entry.is_page_table())
-                    .is_some_and(|object| self.vm.is_resident(object, entry.index_of::<M>(va)))
+                let object = entry.object.filter(|_| !entry.is_page_table())?;
+                Some((object, entry.index_of::<M>(va)))
             });
-            each(va, resident);
+            each(va, shown);
         }
         Ok(())
     }

@@ -310,8 +310,8 @@ fn text<P: Platform>(whose: &Whose<P>, name: &[u8]) -> Result<Vec<u8>, Errno> {
 }
 
 fn badness<P: Platform>(sys: &Linux<P>, process: &Process<P>) -> i64 {
-    let pages = process.space().map_or(0, |s| s.core().resident());
-    let share = pages * 1000 / sys.vm.counters().frames_total.max(1);
+    let c = sys.vm.counters();
+    let share = process.pages_held() * 1000 / (c.frames_total + c.swap_total).max(1);
     let adjust = process.traits.oom_adjust.load(Ordering::Relaxed) as i32;
     (share as i64 + i64::from(adjust) + 666).clamp(0, 2000)
 }
