@@ -3,6 +3,7 @@
 use crate::alarms::Alarms;
 use crate::errno::Errno;
 use crate::exec::{self, ExecRequest};
+use crate::fs::busy::Busy;
 use crate::fs::inode::Inodes;
 use crate::fs::kernel_page::KernelPage;
 use crate::fs::locks::Locks;
@@ -68,6 +69,7 @@ pub struct Linux<P: Platform> {
     pub(crate) alarms: Alarms<P>,
     pub(crate) settings: Settings<P>,
     pub(crate) locks: Locks<P>,
+    pub(crate) busy: Busy<P>,
     pub(crate) segments: Segments<P>,
     pub(crate) sets: Sets<P>,
     pub(crate) queues: Queues<P>,
@@ -101,6 +103,7 @@ impl<P: Platform> Linux<P> {
             alarms: Alarms::new(),
             settings: Settings::new(),
             locks: Locks::new(),
+            busy: Busy::new(),
             segments: Segments::new(),
             sets: Sets::new(),
             queues: Queues::new(),

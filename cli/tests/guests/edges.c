@@ -146,6 +146,69 @@ static void processes(void) {
     SAY(syscall(SYS_getrandom, b, 1, 6));
 }
 
+/* No file is written while it is executed, nor executed while it is written. */
+static void busy(void) {
+    char name[] = "/tmp/edges-busyXXXXXX", *none[] = {name, 0};
+    int status, fd = mkstemp(name), self = open("/proc/self/exe", O_RDONLY);
+    while (sendfile(fd, self, 0, 1 << 20) > 0) {}
+    fchmod(fd, 0700);
+    SAY(execv(name, none));
+    close(fd);
+    pipe(p);
+    fflush(stdout);
+    pid_t child = fork();
+    if (!child) {
+        dup2(p[0], 0);
+        close(p[0]);
+        close(p[1]);
+        execl(name, "wait", NULL);
+        _exit(1);
+    }
+    close(p[0]);
+    /* That nobody reads any more says that it runs. */
+    signal(SIGPIPE, SIG_IGN);
+    while (write(p[1], "x", 1) == 1) {}
+    SAY(open(name, O_WRONLY));
+    SAY(open(name, O_RDWR | O_TRUNC));
+    SAY(truncate(name, 0));
+    SAY(open(name, O_RDONLY) >= 0);
+    kill(child, SIGKILL);
+    wait(&status);
+    SAY(open(name, O_WRONLY) >= 0);
+    unlink(name);
+}
+
+static void fifo(void) {
+    char c, name[] = "/tmp/edges-fifoXXXXXX";
+    close(mkstemp(name));
+    unlink(name);
+    mkfifo(name, 0600);
+    int reader = open(name, O_RDONLY | O_NONBLOCK);
+    SAY(read(reader, &c, 1));
+    int writer = open(name, O_WRONLY);
+    SAY(read(reader, &c, 1));
+    write(writer, "x", 1);
+    SAY(read(reader, &c, 1));
+    close(writer);
+    SAY(read(reader, &c, 1));
+    unlink(name);
+}
+
+/* The first of all processes is there, and is nobody's to reach. */
+static void first(void) {
+    SAY(openat(open("/proc", O_RDONLY | O_DIRECTORY), "version", O_RDONLY) >= 0);
+    SAY(open("/proc/sys/vm/drop_caches", O_RDONLY));
+    fflush(stdout);
+    if (!fork()) {
+        if (setuid(65534)) exit(0);
+        SAY(kill(1, 0));
+        SAY(syscall(SYS_tkill, 1, 0));
+        SAY(syscall(SYS_prlimit64, 1, 0, 0, 0));
+        exit(0);
+    }
+    wait(0);
+}
+
 static void kinship(void) {
     pid_t parent = getpid();
     const int kinds[] = {KCMP_VM, KCMP_FILES, KCMP_FS, KCMP_SIGHAND, KCMP_IO, KCMP_SYSVSEM, 20};
@@ -165,7 +228,11 @@ static void kinship(void) {
     wait(0);
 }
 
-int main(void) {
+int main(int argc, char **argv) {
+    if (!strcmp(argv[0], "wait")) {
+        close(0);
+        pause();
+    }
     int fd = file();
     pipe(p);
     told(fd);
@@ -173,5 +240,8 @@ int main(void) {
     places(fd);
     waits();
     processes();
+    busy();
+    fifo();
+    first();
     kinship();
 }

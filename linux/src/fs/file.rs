@@ -1,5 +1,6 @@
 //! Open file descriptions: what descriptors share over `dup` and `fork`.
 
+use super::busy::{InUse, Use};
 use super::epoll::Epoll;
 use super::event::EventCounter;
 use super::inode::{InodeRef, Key, key_of};
@@ -34,6 +35,8 @@ pub(crate) struct HostOpen<P: Platform> {
     pub(crate) rdev: (u32, u32),
     /// What hangs a terminal up, if this is a master.
     pub(crate) master: Option<MasterEnd<P>>,
+    /// Kept while it can be written, so that nobody executes it.
+    _written: Option<InUse<P>>,
     /// Its inode, once this description has mapped it.
     inode: Lock<P, Option<InodeRef<P>>, { rank::FILE }>,
 }
@@ -94,17 +97,24 @@ impl<P: Platform> OpenFile<P> {
             kind: stat.kind(),
             rdev: stat.rdev,
             master: None,
+            _written: None,
             inode: Lock::<P, _, { rank::FILE }>::new(None),
         };
         Ok(OpenFile::with(Kind::Host(host), flags))
     }
 
-    /// The same, with what closing it does if it is the master of a terminal.
-    pub(crate) fn with_master(mut self, sys: &'static Linux<P>) -> OpenFile<P> {
+    /// The same, with what closing it does: if it is the master of a terminal, or written.
+    ///
+    /// Errors: `ETXTBSY` for what is executed.
+    pub(crate) fn opened(mut self, sys: &'static Linux<P>) -> Result<OpenFile<P>, Errno> {
+        let writes = self.may_write();
         if let Kind::Host(host) = &mut self.kind {
             host.master = host.master_end(sys);
+            if writes && host.is_regular() {
+                host._written = Some(sys.use_file(host.key, Use::Written)?);
+            }
         }
-        self
+        Ok(self)
     }
 
     /// Something of ours that is read and written, with further status flags.
@@ -188,8 +198,9 @@ impl<P: Platform> OpenFile<P> {
         let flags = self.flags() & !SETTABLE | wanted & SETTABLE;
         if let Kind::Host(host) = &self.kind {
             // Waiting and telling are ours to do: the host's file keeps the way in which it waits.
-            host.file
-                .set_flags(flags & !(abi::O_NONBLOCK | abi::FASYNC))?;
+            let way = host.file.flags()? & abi::O_NONBLOCK;
+            let kept = flags & !(abi::O_NONBLOCK | abi::FASYNC);
+            host.file.set_flags(kept | way)?;
         }
         self.flags.store(flags, Ordering::Relaxed);
         Ok(())

@@ -8,10 +8,11 @@
 //! * `made`: text and directories of ours, made when they are read;
 //! * `told`: what is kept about an open file to be told again;
 //! * `special`: files that stand for something else: `timerfile`, `sigfile`, `pidfile`;
-//! * `locks`: locks of files;
+//! * `locks`: locks of files; `busy`: which are executed, and which are written;
 //! * `path`: where a path leads: to the host, or to us (`/proc/self`, `/dev/fd`);
 //! * `proc`: what the files of `/proc` say.
 
+pub(crate) mod busy;
 pub(crate) mod epoll;
 pub(crate) mod event;
 pub(crate) mod file;

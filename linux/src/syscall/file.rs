@@ -87,12 +87,16 @@ impl<P: Platform> Task<P> {
     ) -> Result<OpenFile<P>, Errno> {
         let start = self.start_for(dir, path)?;
         let umask = self.process.umask();
+        let new = abi::O_CREAT | abi::O_EXCL;
+        if flags & abi::O_ACCMODE != abi::O_RDONLY && flags & (new | abi::O_PATH) != new {
+            self.sys.refuse_executed(start.base()?, path)?;
+        }
         let mode = mode & 0o7777 & !umask;
         let file = self
             .sys
             .platform
             .open(start.base()?, path, flags & !abi::O_CLOEXEC, mode)?;
-        let file = OpenFile::host(file)?.with_master(self.sys);
+        let file = OpenFile::host(file)?.opened(self.sys)?;
         if let Some(host) = file.as_host()
             && flags & abi::O_NOCTTY == 0
             && file.may_read()
@@ -157,6 +161,8 @@ impl<P: Platform> Task<P> {
                 return Err(Errno::EACCES);
             }
             Node::Text(text, take) => OpenFile::text(named, text, take, kept),
+            // Not even by the superuser.
+            Node::Order(_) if access != abi::O_WRONLY => return Err(Errno::EACCES),
             Node::Order(take) => {
                 let empty = alloc::boxed::Box::new(|| Err(Errno::EINVAL));
                 OpenFile::text(named, empty, Some(take), kept)

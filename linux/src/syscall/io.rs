@@ -287,8 +287,14 @@ impl<P: Platform> Task<P> {
             return host.read(self.sys, buf);
         }
         self.job_control(host, abi::SIGTTIN)?;
-        self.wait_host(file, host, abi::POLLIN)?;
-        host.file.read(buf)
+        loop {
+            self.wait_host(file, host, abi::POLLIN)?;
+            match host.file.read(buf) {
+                // Somebody else was faster.
+                Err(Errno::EAGAIN) if !file.is_nonblocking() => {}
+                read => return read,
+            }
+        }
     }
 
     /// Waits until a file of the host has something to read or room to write.
@@ -305,7 +311,10 @@ impl<P: Platform> Task<P> {
                 return Ok(());
             }
             if file.is_nonblocking() {
-                return Err(Errno::EAGAIN);
+                // One without a writer is at its end, which only reading it tells.
+                let reads = host.kind == abi::S_IFIFO && bits == abi::POLLIN;
+                let asks = reads && host.file.flags()? & abi::O_NONBLOCK != 0;
+                return if asks { Ok(()) } else { Err(Errno::EAGAIN) };
             }
             if self.is_interrupted() {
                 return Err(Unfinished::Signal.into());

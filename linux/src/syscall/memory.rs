@@ -97,6 +97,7 @@ impl<P: Platform> Task<P> {
             return Err(Errno::EINVAL);
         }
         let len = page.round_up(len).ok_or(Errno::ENOMEM)?;
+        self.check_map_count()?;
         self.check_place(addr, len, flags)?;
         let locked = flags & abi::MAP_LOCKED != 0;
         if locked && !self.may_lock() {
@@ -380,6 +381,7 @@ impl<P: Platform> Task<P> {
         if range.is_empty() {
             return Err(Errno::EINVAL);
         }
+        self.check_hole(range)?;
         self.space.core().remove(self.clip(range))?;
         self.sys.inodes.sweep(self.sys);
         Ok(0)

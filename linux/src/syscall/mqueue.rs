@@ -98,16 +98,18 @@ impl<P: Platform> Task<P> {
         let creds = self.creds();
         let privileged = creds.capable(cap::SYS_RESOURCE);
         size.check(most, privileged)?;
+        let limit = self.process.limit(RLIMIT_MSGQUEUE);
+        let mode = mode & 0o7777 & !self.process.umask();
+        let queues = number("fs/mqueue/queues_max");
         let mut table = self.sys.named_queues.table.lock();
-        if table.len() as i64 >= number("fs/mqueue/queues_max") && !privileged {
+        if table.len() as i64 >= queues && !privileged {
             return Err(Errno::ENOSPC);
         }
         let mine = table.values().filter(|q| q.user == creds.user.files);
         let charged: u64 = mine.map(|q| q.size.charge()).sum();
-        if charged + size.charge() > self.process.limit(RLIMIT_MSGQUEUE) {
+        if charged + size.charge() > limit {
             return Err(Errno::EMFILE);
         }
-        let mode = mode & 0o7777 & !self.process.umask();
         let queue = MessageQueue::new(self.sys, size, mode, &creds);
         table.insert(name, queue.clone());
         Ok(queue)

@@ -4,7 +4,7 @@
 use super::{Answer, Args, Calls};
 use crate::errno::Errno;
 use crate::platform::Platform;
-use crate::process::Process;
+use crate::process::{INIT, Process};
 use crate::space::AddressSpace;
 use crate::thread::Task;
 use alloc::sync::Arc;
@@ -141,8 +141,12 @@ impl<P: Platform> Task<P> {
         let has = |r: &&crate::process::Record<P>| {
             r.process.pid == tid || r.threads.iter().any(|t| t.tid() == tid)
         };
-        let found = table.records.values().find(has).ok_or(Errno::ESRCH)?;
-        Ok(found.process.clone())
+        match table.records.values().find(has) {
+            Some(found) => Ok(found.process.clone()),
+            // It is there, and is nobody's to look into.
+            None if tid == INIT => Err(Errno::EPERM),
+            None => Err(Errno::ESRCH),
+        }
     }
 
     /// The space of another process, if this one may look into it.

@@ -16,12 +16,11 @@ use core::sync::atomic::Ordering;
 /// A number with what it is at first, and its bounds.
 type Number = (&'static str, i64, i64, i64);
 
-const NUMBERS: [Number; 46] = [
+const NUMBERS: [Number; 45] = [
     ("vm/overcommit_memory", 0, 0, 2),
     ("vm/overcommit_ratio", 50, 0, i64::MAX),
     ("vm/overcommit_kbytes", 0, 0, i64::MAX),
     ("vm/max_map_count", 65530, 0, i32::MAX as i64),
-    ("vm/nr_hugepages", 0, 0, i64::MAX),
     ("vm/nr_overcommit_hugepages", 0, 0, i64::MAX),
     ("vm/swappiness", 60, 0, 200),
     ("vm/min_free_kbytes", 4096, 0, i32::MAX as i64),
@@ -71,6 +70,8 @@ const NUMBERS: [Number; 46] = [
 ];
 /// What is only written: what is asked for has nothing to be done.
 const ORDERS: [&str; 3] = ["vm/drop_caches", "vm/compact_memory", "vm/stat_refresh"];
+/// How many huge pages are wanted: none of them can be had.
+const HUGE_PAGES: &str = "vm/nr_hugepages";
 const CORE_PATTERN: &str = "kernel/core_pattern";
 const SEMAPHORES: &str = "kernel/sem";
 
@@ -224,6 +225,14 @@ impl<P: Platform> Task<P> {
                 let taker: Taker = Box::new(move |bytes| {
                     *sys.settings.core_pattern.lock() = bytes.trim_ascii_end().to_vec();
                     Ok(())
+                });
+                Ok(Node::Text(maker, Some(taker)))
+            }
+            HUGE_PAGES => {
+                let maker: Maker = Box::new(|| Ok(b"0\n".to_vec()));
+                let taker: Taker = Box::new(|bytes| match number_in(bytes)? {
+                    0.. => Ok(()),
+                    _ => Err(Errno::EINVAL),
                 });
                 Ok(Node::Text(maker, Some(taker)))
             }
