@@ -1,5 +1,6 @@
 //! `bsdvm run`: choose a machine, put the parts together, run one program.
 
+use crate::ending;
 use crate::guard;
 use crate::interrupt::{self, TooEarly};
 use crate::lookup::{self, NotFound};
@@ -10,7 +11,7 @@ use crate::trace::TraceFile;
 use bsdvm::{BootError, Config, Counters, Machine, TraceSink, Vm};
 use bsdvm_host::{HostPlatform, SwapFile};
 use bsdvm_hosted::Hosted;
-use bsdvm_linux::{Errno, Linux, Options, Platform, Program};
+use bsdvm_linux::{Errno, ExitStatus, Linux, Options, Platform, Program};
 use clap::{Args, ValueEnum};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -84,16 +85,19 @@ impl Failure {
     }
 }
 
-/// Runs the program; the exit code is its status as a shell gives it.
+/// Runs the program, and ends as it did: with its status, or by the signal that killed it.
 pub(crate) fn run(args: &RunArgs) -> ExitCode {
-    let status = attempt(args).unwrap_or_else(|failure| {
-        eprintln!("bsdvm: {}", failure.line);
-        failure.status
-    });
-    ExitCode::from(status)
+    match attempt(args) {
+        Ok(ExitStatus::Signal(number)) => ending::by_signal(number.into()),
+        Ok(ExitStatus::Code(code)) => ExitCode::from(code),
+        Err(failure) => {
+            eprintln!("bsdvm: {}", failure.line);
+            ExitCode::from(failure.status)
+        }
+    }
 }
 
-fn attempt(args: &RunArgs) -> Result<u8, Failure> {
+fn attempt(args: &RunArgs) -> Result<ExitStatus, Failure> {
     let name = args
         .command
         .first()
@@ -123,7 +127,7 @@ fn attempt(args: &RunArgs) -> Result<u8, Failure> {
 }
 
 /// Runs the program inside this process.
-fn hosted(args: &RunArgs, program: Program, shown: &str) -> Result<u8, Failure> {
+fn hosted(args: &RunArgs, program: Program, shown: &str) -> Result<ExitStatus, Failure> {
     let trace = trace_file(args)?;
     let linux = system(args, trace)?;
     let _guard = guard::start(&linux.platform);
@@ -144,7 +148,7 @@ fn hosted(args: &RunArgs, program: Program, shown: &str) -> Result<u8, Failure> 
     if args.check {
         check(linux)?;
     }
-    Ok(status.shell())
+    Ok(status)
 }
 
 /// The environment as `NAME=VALUE`.

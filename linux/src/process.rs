@@ -32,14 +32,6 @@ pub enum ExitStatus {
 }
 
 impl ExitStatus {
-    /// The status as a shell gives it: 128 + n for signal n.
-    pub fn shell(self) -> u8 {
-        match self {
-            ExitStatus::Code(c) => c,
-            ExitStatus::Signal(n) => n.wrapping_add(128),
-        }
-    }
-
     /// The status as `wait4` stores it.
     pub(crate) fn wait_word(self) -> u32 {
         match self {

@@ -15,17 +15,36 @@ use crate::object::limbo::Limbo;
 use crate::object::radix::{self, Slot};
 use crate::object::{ObjectHandle, ObjectId, ObjectState};
 use crate::page::{Bits, Class, Queue};
-use crate::pager::{CLUSTER, PageBytes, Pager, PagerError};
+use crate::pager::{self, PageBytes, Pager, PagerError};
 use crate::show::{Event, Store};
 use crate::slab::Reservation;
 use bsdvm_machine::{Frame, Machine};
 use core::ops::Range;
 
+/// Pages that are read in at a time, at most. The slots of an aligned window of so many lie in one
+/// node of an object's index: what is reserved for one page is enough for all of them.
+const CLUSTER: u64 = pager::CLUSTER as u64;
+/// Pages that are read in together where nothing is known of their use.
+const WINDOW: u64 = 16;
+
 impl Behavior {
-    /// Pages that are read in together.
-    fn cluster(self) -> usize {
+    /// The pages that are best read in with the one at `index`, where they are not there: those
+    /// around it, in an aligned window, or those after it.
+    fn cluster(self, index: u64) -> Range<u64> {
         match self {
-            Behavior::Normal => CLUSTER / 2,
+            Behavior::Normal => {
+                let window = index - index % WINDOW;
+                window..window + WINDOW
+            }
+            Behavior::Sequential => index..index - index % CLUSTER + CLUSTER,
+            Behavior::Random => index..index + 1,
+        }
+    }
+
+    /// How many pages are best read from swap together.
+    fn from_swap(self) -> u64 {
+        match self {
+            Behavior::Normal => WINDOW,
             Behavior::Sequential => CLUSTER,
             Behavior::Random => 1,
         }
@@ -40,7 +59,7 @@ enum Source {
 }
 
 impl Source {
-    /// The slot of the page `i` of those that come.
+    /// The slot of page `i` of those that come.
     fn slot(&self, i: usize) -> Option<u32> {
         match self {
             Source::Swap(first) => Some(first + i as u32),
@@ -52,12 +71,26 @@ impl Source {
 /// Pages about to be read in: busy, in their object.
 pub(crate) struct PageIn {
     object: ObjectHandle,
+    /// The index of the first one.
     index: u64,
-    frames: [Frame; CLUSTER],
+    frames: [Frame; CLUSTER as usize],
     count: usize,
-    /// Which of them is wanted: the first, but where pages before it come along.
+    /// Which of them is wanted.
     wanted: usize,
     source: Source,
+}
+
+impl PageIn {
+    fn frames(&self) -> &[Frame] {
+        &self.frames[..self.count]
+    }
+}
+
+/// Which pages have come: so many from the first, and so many from the one that is wanted.
+#[derive(Clone, Copy, Default)]
+struct Came {
+    first: usize,
+    wanted: usize,
 }
 
 /// The bytes of a frame, for a pager.
@@ -81,8 +114,8 @@ impl<M: Machine> PageBytes for FrameBytes<'_, M> {
 }
 
 impl<M: Machine> Vm<M> {
-    /// Puts the page that is wanted in its object, busy, and those after it that the pager has
-    /// and that records and frames can be had for. `None` when there is no frame.
+    /// Puts the page that is wanted in its object, busy, and those around it that the pager has
+    /// and that frames can be had for. `None` when there is no frame.
     pub(super) fn begin_page_in(
         &self,
         link: &mut Link<'_, M>,
@@ -90,105 +123,111 @@ impl<M: Machine> Vm<M> {
         nodes: &mut Reservation<'_, M, radix::Node>,
         behavior: Behavior,
     ) -> Option<PageIn> {
+        let index = link.index;
+        // With little left, what is read ahead would push out what is wanted.
+        let room = self.frames.free_count() > self.frames.total() / 8 + CLUSTER;
+        let pages = match found {
+            Found::Pager(_) if room => self.missing(&link.state, behavior.cluster(index), index),
+            Found::Swapped(slot) => self.beside(&link.state, index, slot, behavior.from_swap()),
+            _ => index..index + 1,
+        };
+        let (frames, pages) = self.frames_for(pages, index)?;
+        let count = (pages.end - pages.start) as usize;
+        let wanted = (index - pages.start) as usize;
         let source = match found {
-            Found::Pager(pager) => Source::Pager(pager),
-            Found::Swapped(slot) => Source::Swap(slot),
-            _ => return None,
+            Found::Pager(pager) => Some(Source::Pager(pager)),
+            Found::Swapped(slot) => Some(Source::Swap(slot - wanted as u32)),
+            _ => None,
         };
-        let (object, index) = (link.object, link.index);
-        let first = self.frames.alloc(Class::Normal)?;
-        if !self.reference(object) {
-            self.frames.free(first);
+        let source = source.filter(|_| self.reference(link.object));
+        let Some(source) = source else {
+            frames[..count].iter().for_each(|&f| self.frames.free(f));
             return None;
-        }
-        self.insert_busy(object, &mut link.state, nodes, index, first);
-        if matches!(source, Source::Swap(_)) {
-            // Those that come together are to go together.
-            self.queues.put(&self.frames, first, Queue::Inactive);
-        }
-        let mut job = PageIn {
-            object,
-            index,
-            frames: [first; CLUSTER],
-            count: 1,
-            wanted: 0,
-            source,
         };
-        let most = behavior.cluster();
-        match job.source {
-            Source::Pager(_) => {
-                // With little left, what is read ahead would push out what is wanted.
-                if self.frames.free_count() > self.frames.total() / 8 {
-                    self.read_ahead(&mut job, &mut link.state, most);
-                }
-            }
-            Source::Swap(_) => {
-                // Page-out makes room for as many at a time.
-                let spare = self.frames.spare_count() / 2;
-                let most = most.min(usize::try_from(spare).unwrap_or(most));
-                self.read_ahead(&mut job, &mut link.state, most);
-                if job.count == 1 {
-                    self.read_behind(&mut job, &mut link.state, most);
-                }
-            }
-        }
-        Some(job)
-    }
-
-    fn insert_busy(
-        &self,
-        object: ObjectHandle,
-        state: &mut ObjectState,
-        nodes: &mut Reservation<'_, M, radix::Node>,
-        index: u64,
-        frame: Frame,
-    ) {
-        self.frames.page(frame).set(Bits::BUSY);
-        self.insert_page(object, state, nodes, index, frame);
-    }
-
-    fn read_ahead(&self, job: &mut PageIn, state: &mut ObjectState, most: usize) {
-        let size = state.size::<M>();
-        while job.count < most {
-            let index = job.index + job.count as u64;
-            let there = state.pages.get(&self.page_nodes, index);
-            if index >= size || there != job.source.slot(job.count).map(Slot::Swapped) {
-                return;
-            }
-            let Ok(mut nodes) = self.reserve_page_nodes(1) else {
-                return;
-            };
-            let Some(frame) = self.frames.alloc(Class::Normal) else {
-                return;
-            };
-            self.insert_busy(job.object, state, &mut nodes, index, frame);
-            if there.is_some() {
+        for (page, &frame) in pages.clone().zip(&frames) {
+            self.frames.page(frame).set(Bits::BUSY);
+            self.insert_page(link.object, &mut link.state, nodes, page, frame);
+            if matches!(source, Source::Swap(_)) {
+                // Those that come together are to go together.
                 self.queues.put(&self.frames, frame, Queue::Inactive);
             }
-            job.frames[job.count] = frame;
-            job.count += 1;
         }
+        Some(PageIn {
+            object: link.object,
+            index: pages.start,
+            frames,
+            count,
+            wanted,
+            source,
+        })
     }
 
-    /// Takes along the pages on swap before the one that is wanted: whoever goes backwards wants
-    /// them next.
-    fn read_behind(&self, job: &mut PageIn, state: &mut ObjectState, most: usize) {
-        while job.count < most
-            && let Source::Swap(first) = job.source
-            && let (Some(index), Some(slot)) = (job.index.checked_sub(1), first.checked_sub(1))
-            && state.pages.get(&self.page_nodes, index) == Some(Slot::Swapped(slot))
-            && let Ok(mut nodes) = self.reserve_page_nodes(0)
+    /// The pages of `window` that lie without a gap around `index`, which is missing, and are
+    /// missing too.
+    fn missing(&self, state: &ObjectState, window: Range<u64>, index: u64) -> Range<u64> {
+        let is_missing = |i: &u64| state.pages.get(&self.page_nodes, *i).is_none();
+        let end = window.end.min(state.size::<M>());
+        let before = (window.start..index).rev().take_while(is_missing).count();
+        let after = (index + 1..end).take_while(is_missing).count();
+        index - before as u64..index + 1 + after as u64
+    }
+
+    /// The page at `index`, which is in `slot`, and those that follow it there and in the object, or
+    /// else those before it: `most` in all, and no more than page-out makes room for at a time.
+    fn beside(&self, state: &ObjectState, index: u64, slot: u32, most: u64) -> Range<u64> {
+        let most = most.min(self.frames.spare_count() / 2);
+        let is_there = |place: Option<u64>, slot: Option<u32>| {
+            let there = place.and_then(|place| state.pages.get(&self.page_nodes, place));
+            there.is_some() && there == slot.map(Slot::Swapped)
+        };
+        let away = || (1..most).zip(1..);
+        let after =
+            away().take_while(|&(n, m)| is_there(index.checked_add(n), slot.checked_add(m)));
+        let after = after.count() as u64;
+        if after > 0 {
+            return index..index + 1 + after;
+        }
+        let before =
+            away().take_while(|&(n, m)| is_there(index.checked_sub(n), slot.checked_sub(m)));
+        index - before.count() as u64..index + 1
+    }
+
+    /// Frames for `pages`, neighbours if they can be had, or for as many of them from `index` on as
+    /// can be had; and for which. `None` when there is none for `index`.
+    fn frames_for(
+        &self,
+        pages: Range<u64>,
+        index: u64,
+    ) -> Option<([Frame; CLUSTER as usize], Range<u64>)> {
+        let mut frames = [Frame(0); CLUSTER as usize];
+        let count = pages.end - pages.start;
+        if count > 1
+            && count.is_power_of_two()
+            && let Some(run) = self.frames.alloc_run(count.ilog2())
+        {
+            frames
+                .iter_mut()
+                .zip(run.frames())
+                .for_each(|(place, f)| *place = f);
+            return Some((frames, pages));
+        }
+        frames[0] = self.frames.alloc(Class::Normal)?;
+        let mut got = 1;
+        while got < count
             && let Some(frame) = self.frames.alloc(Class::Normal)
         {
-            self.insert_busy(job.object, state, &mut nodes, index, frame);
-            self.queues.put(&self.frames, frame, Queue::Inactive);
-            job.frames.copy_within(..job.count, 1);
-            job.frames[0] = frame;
-            job.source = Source::Swap(slot);
-            job.index = index;
-            job.count += 1;
-            job.wanted += 1;
+            frames[got as usize] = frame;
+            got += 1;
         }
+        // The one that is wanted comes first when there are not enough.
+        let start = match got == count {
+            true => pages.start,
+            false => index,
+        };
+        let end = (start + got).min(pages.end);
+        let spare = (end - start) as usize..got as usize;
+        frames[spare].iter().for_each(|&f| self.frames.free(f));
+        Some((frames, start..end))
     }
 
     /// Reads the pages in. No lock is held. Those that did not come are taken out again.
@@ -196,32 +235,31 @@ impl<M: Machine> Vm<M> {
         M::assert_none_held();
         let result = match job.source {
             Source::Swap(first) => self.ask_swap(first, &job),
-            Source::Pager(pager) => self.ask_pager(pager, &job).map(|count| 0..count),
+            Source::Pager(pager) => self.ask_pager(pager, &job),
         };
-        let came = result.clone().unwrap_or(0..0);
+        let came = result.unwrap_or_default();
+        let has_come =
+            |i: usize| i < came.first || (job.wanted..job.wanted + came.wanted).contains(&i);
+        let valid = (0..job.count).filter(|i| has_come(*i)).count();
         let keep = self.swap.has_plenty();
-        self.frames
-            .page(job.frames[job.wanted])
-            .set(Bits::REFERENCED);
+        let wanted = self.frames.page(job.frames[job.wanted]);
+        wanted.set(Bits::REFERENCED);
         let mut state = self.lock_object(job.object);
-        for (i, &frame) in job.frames[..job.count].iter().enumerate() {
+        for (i, &frame) in job.frames().iter().enumerate() {
             let index = job.index + i as u64;
             let page = self.frames.page(frame);
             let ours = page.identity() == Some((job.object, index));
             let slot = job.source.slot(i);
-            if ours && !came.contains(&i) {
-                match slot {
-                    Some(slot) => {
-                        let back = Slot::Swapped(slot);
-                        state.pages.replace(&self.page_nodes, index, back);
-                    }
+            if ours && !has_come(i) {
+                match slot.map(Slot::Swapped) {
+                    Some(slot) => state.pages.replace(&self.page_nodes, index, slot),
                     None => _ = state.pages.remove(&self.page_nodes, index),
                 }
                 self.queues.take(&self.frames, frame);
                 page.clear_identity();
             } else if let Some(slot) = slot {
                 if ours && keep {
-                    page.keep_swap_slot(slot);
+                    self.keep_slot(page, slot);
                 } else {
                     page.set(Bits::DIRTY);
                     limbo.add_slot(slot);
@@ -232,53 +270,70 @@ impl<M: Machine> Vm<M> {
             }
         }
         drop(state);
-        let count = came.len().min(job.count) as u32;
-        self.counters.page_in.add(count.into());
+        self.counters.page_in.add(valid as u64);
         if matches!(job.source, Source::Swap(_)) {
-            self.counters.swap_in.add(count.into());
+            self.counters.swap_in.add(valid as u64);
         }
         self.release(job.object, limbo);
         limbo.settle();
-        let first = job.index + came.start as u64;
         self.trace(|| Event::PageIn {
             object: ObjectId(job.object),
-            offset: M::PAGE.offset(first).unwrap_or(u64::MAX),
+            offset: M::PAGE.offset(job.index).unwrap_or(u64::MAX),
             from: match job.source {
                 Source::Swap(_) => Store::Swap,
                 Source::Pager(_) => Store::Pager,
             },
-            outcome: result.as_ref().map(|_| count).map_err(|e| *e),
+            outcome: result.map(|_| valid as u32),
         });
         result.map(|_| ())
     }
 
-    /// Reads a run of slots; gives which pages came. When not all can be read, the one that is
-    /// wanted is tried alone.
-    fn ask_swap(&self, first: u32, job: &PageIn) -> Result<Range<usize>, PagerError> {
+    /// Reads a run of slots. When not all can be read, the one that is wanted is tried alone.
+    fn ask_swap(&self, first: u32, job: &PageIn) -> Result<Came, PagerError> {
         let read = |pages: Range<usize>| {
             self.counters.swap_reads.bump();
             let slot = first + pages.start as u32;
-            let frames = &job.frames[pages.clone()];
-            let done = self.swap.read(self.machine(), slot, frames);
-            done.map(|()| pages)
+            self.swap.read(self.machine(), slot, &job.frames[pages])
         };
         match read(0..job.count) {
-            Err(_) if job.count > 1 => read(job.wanted..job.wanted + 1),
-            done => done,
+            Err(_) if job.count > 1 => read(job.wanted..job.wanted + 1).map(|()| Came {
+                first: 0,
+                wanted: 1,
+            }),
+            done => done.map(|()| Came {
+                first: job.count,
+                wanted: 0,
+            }),
         }
     }
 
-    fn ask_pager(&self, pager: Pager, job: &PageIn) -> Result<usize, PagerError> {
+    /// Asks the pager for the pages; once more for the one that is wanted, if what it said about
+    /// those before it has nothing of it.
+    fn ask_pager(&self, pager: Pager, job: &PageIn) -> Result<Came, PagerError> {
         let machine = self.machine();
-        for &frame in &job.frames[..job.count] {
-            machine.zero(frame);
-        }
+        job.frames().iter().for_each(|&frame| machine.zero(frame));
         let mut bytes = job.frames.map(|frame| FrameBytes { machine, frame });
         let mut pages = bytes.each_mut().map(|b| b as &mut dyn PageBytes);
-        let offset = M::PAGE.offset(job.index).unwrap_or(u64::MAX);
-        match pager.ops.get(pager.cookie, offset, &mut pages[..job.count]) {
-            Ok(0) => Err(PagerError::Io(0)),
-            other => other,
+        let mut ask = |from: usize| {
+            let offset = M::PAGE.offset(job.index + from as u64).unwrap_or(u64::MAX);
+            match pager
+                .ops
+                .get(pager.cookie, offset, &mut pages[from..job.count])
+            {
+                Ok(0) => Err(PagerError::Io(0)),
+                Ok(valid) => Ok(valid.min(job.count - from)),
+                Err(e) => Err(e),
+            }
+        };
+        let first = ask(0);
+        match first {
+            Ok(first) if first > job.wanted => Ok(Came { first, wanted: 0 }),
+            _ if job.wanted > 0 => Ok(Came {
+                first: first.unwrap_or(0),
+                wanted: ask(job.wanted)?,
+            }),
+            Ok(_) => Err(PagerError::Io(0)),
+            Err(e) => Err(e),
         }
     }
 }

@@ -395,8 +395,7 @@ impl<M: Machine> Vm<M> {
     /// Gives back one wiring of a page; with the last one page-out may have it again. Under the
     /// lock of the page's object. What the object itself wires stays wired.
     pub(crate) fn unwire_frame(&self, frame: Frame, state: &ObjectState) {
-        let page = self.frames.page(frame);
-        if page.unwire(state.own_wirings()) == Some(0) {
+        if self.frames.unwire(frame, state.own_wirings()) {
             self.queues.put(&self.frames, frame, Queue::Active);
         }
     }

@@ -54,7 +54,7 @@ impl<M: Machine> Vm<M> {
             .set(&self.page_nodes, from, index, Slot::Resident(frame));
         self.frames.page(frame).set_identity(object, index);
         if state.own_wirings() > 0 {
-            let wired = self.frames.page(frame).wire();
+            let wired = self.frames.wire(frame);
             debug_assert!(wired, "a fresh page is not wired");
         } else {
             self.queues.put(&self.frames, frame, Queue::Active);
@@ -75,7 +75,7 @@ impl<M: Machine> Vm<M> {
         let page = self.frames.page(frame);
         self.unmap_page(frame, limbo);
         self.queues.take(&self.frames, frame);
-        if let Some(slot) = page.take_swap_slot() {
+        if let Some(slot) = self.take_slot(page) {
             limbo.add_slot(slot);
         }
         page.clear_identity();

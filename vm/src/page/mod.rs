@@ -143,16 +143,10 @@ impl Page {
         (run & COPIED != 0).then_some(run & !COPIED)
     }
 
-    /// Lets the page keep the slot that it was read from. Under the object's lock.
-    pub(crate) fn keep_swap_slot(&self, slot: u32) {
-        self.run.store(slot | COPIED, Ordering::Relaxed);
-    }
-
-    /// Takes the slot that the page kept; it is the caller's. Under the object's lock.
-    pub(crate) fn take_swap_slot(&self) -> Option<u32> {
-        let slot = self.swap_slot()?;
-        self.run.store(0, Ordering::Relaxed);
-        Some(slot)
+    /// Lets the page keep the slot that it was read from, or takes it away. Under the object's lock.
+    pub(crate) fn set_swap_slot(&self, slot: Option<u32>) {
+        let run = slot.map_or(0, |slot| slot | COPIED);
+        self.run.store(run, Ordering::Relaxed);
     }
 
     /// How many wirings hold the page.
@@ -160,18 +154,18 @@ impl Page {
         self.state.load(Ordering::Acquire) >> WIRE_SHIFT
     }
 
-    /// One wiring more; false when the count is full.
-    pub(crate) fn wire(&self) -> bool {
-        self.state
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |s| {
-                s.checked_add(WIRE_ONE)
-            })
-            .is_ok()
+    /// One wiring more; gives how many there were. `None` when the count is full.
+    fn wire(&self) -> Option<u32> {
+        let more = |state: u32| state.checked_add(WIRE_ONE);
+        let before = self
+            .state
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, more);
+        before.map_or(None, |state| Some(state >> WIRE_SHIFT))
     }
 
     /// One wiring less; gives what is left. `None` for a page that has no more than `keep`, which
     /// it keeps.
-    pub(crate) fn unwire(&self, keep: u32) -> Option<u32> {
+    fn unwire(&self, keep: u32) -> Option<u32> {
         let less = |state: u32| (state >> WIRE_SHIFT > keep).then(|| state - WIRE_ONE);
         self.state
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, less)
@@ -207,11 +201,13 @@ impl Page {
         self.next.store(next, Ordering::Relaxed);
     }
 
-    /// Everything of the record that a free frame does not have.
-    fn reset(&self) {
+    /// Takes away everything of the record that a free frame does not have. Whether it was wired.
+    fn reset(&self) -> bool {
         debug_assert!(self.swap_slot().is_none(), "a slot goes before its page");
+        let wired = self.wired() > 0;
         self.state.store(0, Ordering::Release);
         self.object.store(0, Ordering::Release);
+        wired
     }
 }
 

@@ -1,7 +1,7 @@
 //! Counters (D03): what a VM has counted since it was made, and what it holds now.
 
 use crate::Vm;
-use crate::page::{Page, Queue};
+use crate::page::Queue;
 use bsdvm_machine::Machine;
 use bsdvm_machine::sync::atomic::{AtomicU64, Ordering};
 use core::fmt;
@@ -77,7 +77,8 @@ impl CounterSet {
 /// for each counter: the number in 12 columns, two spaces, what is counted; the order stays.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Counters {
-    /// Faults, those of reads and writes on behalf of a program included (`v_vm_faults`).
+    /// Faults, those of reads and writes on behalf of a program included, where these find no
+    /// translation to go through (`v_vm_faults`).
     pub faults: u64,
     /// Pages zeroed on demand (`v_zfod`).
     pub zero_fill: u64,
@@ -189,7 +190,7 @@ impl fmt::Display for Counters {
 }
 
 impl<M: Machine> Vm<M> {
-    /// The counters as they are. What is counted of pages is counted now, over all frames.
+    /// The counters as they are.
     pub fn counters(&self) -> Counters {
         let c = &self.counters;
         let (swap_used, swap_total) = self.swap.usage();
@@ -214,21 +215,16 @@ impl<M: Machine> Vm<M> {
             active: self.queues.count(Queue::Active),
             inactive: self.queues.count(Queue::Inactive),
             laundry: self.queues.count(Queue::Laundry),
-            wired: self.pages_where(|page| page.wired() > 0),
+            wired: self.frames.wired_count(),
             spaces: u64::from(self.spaces.live()),
             objects: u64::from(self.objects.live()),
             entries: u64::from(self.entries.live()),
             charged_pages: self.charge.pages(),
             swap_total: u64::from(swap_total),
             swap_used: u64::from(swap_used),
-            swap_cached: self.pages_where(|page| page.swap_slot().is_some()),
+            swap_cached: self.swap.kept(),
             swap_reads: c.swap_reads.read(),
             swap_writes: c.swap_writes.read(),
         }
-    }
-
-    fn pages_where(&self, holds: impl Fn(&Page) -> bool) -> u64 {
-        let frames = self.frames.managed();
-        frames.filter(|f| holds(self.frames.page(*f))).count() as u64
     }
 }

@@ -81,10 +81,10 @@ fn d01_every_column_of_a_map() {
         "    Object 4: type=default, size=0x4000, res=1, swap=0, ref=1, sref=0, one mapping, \
          backing=2+0x0",
         "      Object 2: type=swap, size=0x4000, res=0, swap=1, ref=2, sref=1, backing=1+0x2000",
-        "        Object 1: type=vnode(0x5f), size=0x6000, res=2, swap=0, ref=5, sref=1",
+        "        Object 1: type=vnode(0x5f), size=0x6000, res=6, swap=0, ref=5, sref=1",
         "  map entry #: start=0x105000, end=0x106000",
         "   prot=1/5/none, object=1, offset=0x1000, sequential, no sync",
-        "    Object 1: type=vnode(0x5f), size=0x6000, res=2, swap=0, ref=5, sref=1",
+        "    Object 1: type=vnode(0x5f), size=0x6000, res=6, swap=0, ref=5, sref=1",
         // The same object in front as in the entry below: it is not shown again.
         "  map entry #: start=0x106000, end=0x108000",
         "   prot=3/7/copy, object=1, offset=0x2000, copy (needed)",
