@@ -105,6 +105,24 @@ static void places(int fd) {
     SAY(close_range(900, 910, CLOSE_RANGE_UNSHARE));
 }
 
+static void attributes(void) {
+    char name[] = "/tmp/edges-attributesXXXXXX";
+    int fd = mkstemp(name);
+    struct { uint64_t value; uint32_t size, flags; } put = {(uintptr_t)"value", 5, 0}, get = {(uintptr_t)b, sizeof b, 0};
+    enum { SET = 463, GET, LIST, REMOVE };
+    SAY(syscall(SET, fd, "", AT_EMPTY_PATH, "user.edges", &put, sizeof put));
+    SAY(syscall(SET, fd, "", 0, "user.edges", &put, sizeof put));
+    SAY(syscall(SET, fd, "", 1, "user.edges", &put, sizeof put));
+    SAY(syscall(SET, fd, "", AT_EMPTY_PATH, "user.edges", &put, 8));
+    SAY(syscall(GET, fd, "", AT_EMPTY_PATH, "user.edges", &get, sizeof get));
+    SAY(syscall(LIST, fd, "", AT_EMPTY_PATH, b, sizeof b));
+    SAY(syscall(REMOVE, fd, "", AT_EMPTY_PATH, "user.edges"));
+    SAY(syscall(SET, AT_FDCWD, name, AT_SYMLINK_NOFOLLOW, "user.edges", &put, sizeof put));
+    SAY(syscall(GET, open("/tmp", O_RDONLY), strrchr(name, '/') + 1, 0, "user.edges", &get, sizeof get));
+    SAY(syscall(GET, AT_FDCWD, "/nowhere", 0, "user.edges", &get, sizeof get));
+    unlink(name);
+}
+
 static void waits(void) {
     struct timeval time = {0, 1}, much = {0, 2000000};
     fd_set set;
@@ -238,6 +256,7 @@ int main(int argc, char **argv) {
     told(fd);
     transfers(fd);
     places(fd);
+    attributes();
     waits();
     processes();
     busy();

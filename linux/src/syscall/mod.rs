@@ -47,6 +47,7 @@ pub(crate) mod time;
 pub(crate) mod timer;
 mod watch;
 mod xattr;
+mod xattr_at;
 
 use crate::creds::Creds;
 use crate::errno::Errno;
@@ -79,7 +80,7 @@ impl<P: Platform> CallTable<P> {
     /// Every call that there is.
     pub(crate) fn new() -> Self {
         let mut calls: Vec<Option<Call<P>>> = alloc::vec![None; NUMBERS];
-        let concerns: [Calls<P>; 41] = [
+        let concerns: [Calls<P>; 42] = [
             Task::<P>::ATTRIBUTES,
             Task::<P>::CLONE,
             Task::<P>::COPIES,
@@ -121,6 +122,7 @@ impl<P: Platform> CallTable<P> {
             Task::<P>::TIMER,
             Task::<P>::WATCH,
             Task::<P>::XATTR,
+            Task::<P>::XATTR_AT,
         ];
         for &(number, call) in concerns.into_iter().flatten().chain(Task::<P>::TIME) {
             if let Some(slot) = calls.get_mut(number as usize) {
