@@ -1,4 +1,5 @@
-//! Whole programs: what one says about itself, and how long one takes, natively and under `bsdvm`.
+//! Whole programs: what one says about itself, and how long one takes, natively, under `bsdvm` and,
+//! where it is installed, under gVisor.
 
 use crate::rounds::{ROUNDS, Stat};
 use std::ffi::OsString;
@@ -14,6 +15,8 @@ pub enum Under {
     Ours,
     /// By this Linux.
     Native,
+    /// By gVisor's `runsc` with its platform `ptrace`, the one that every version of it has.
+    Gvisor,
 }
 
 /// What a round of a program is measured by.
@@ -38,6 +41,12 @@ fn round(under: Under, clock: Clock, program: &[OsString]) -> io::Result<f64> {
             command.args(["run", "--"]).arg(&program[0]);
             command
         }
+        Under::Gvisor => {
+            let mut command = Command::new("runsc");
+            let options = ["--platform=ptrace", "--network=none", "--ignore-cgroups"];
+            command.args(options).arg("do").arg(&program[0]);
+            command
+        }
     };
     command.args(&program[1..]).stdin(Stdio::null());
     let start = Instant::now();
@@ -55,16 +64,25 @@ fn round(under: Under, clock: Clock, program: &[OsString]) -> io::Result<f64> {
     }
 }
 
-/// Runs `program` under us and natively in turn, [`ROUNDS`] times after one that does not count.
-pub fn compare(clock: Clock, program: &[OsString]) -> io::Result<[Stat; 2]> {
-    let (mut ours, mut native) = (Vec::new(), Vec::new());
+/// Whether gVisor is here and lets us run something.
+pub fn has_gvisor() -> bool {
+    round(Under::Gvisor, Clock::Whole, &["/bin/true".into()]).is_ok()
+}
+
+/// Runs `program` under each of `all` in turn, [`ROUNDS`] times after one that does not count.
+pub fn compare<const N: usize>(
+    all: [Under; N],
+    clock: Clock,
+    program: &[OsString],
+) -> io::Result<[Stat; N]> {
+    let mut times = [const { Vec::new() }; N];
     for turn in 0..=ROUNDS {
-        for (under, times) in [(Under::Ours, &mut ours), (Under::Native, &mut native)] {
-            let ns = round(under, clock, program)?;
+        for (under, times) in all.iter().zip(&mut times) {
+            let ns = round(*under, clock, program)?;
             if turn > 0 {
                 times.push(ns);
             }
         }
     }
-    Ok([Stat::of(&ours), Stat::of(&native)])
+    Ok(times.each_ref().map(|t| Stat::of(t)))
 }

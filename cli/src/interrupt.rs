@@ -1,5 +1,6 @@
 //! Signals that people send to `bsdvm`, passed on to the program that it runs.
 
+use crate::ending;
 use signal_hook::consts::{
     SIGALRM, SIGCONT, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGQUIT, SIGTERM, SIGTSTP, SIGURG, SIGUSR1,
     SIGUSR2, SIGVTALRM, SIGWINCH,
@@ -47,6 +48,7 @@ pub(crate) fn pass_on(
                     break;
                 }
                 if ENDED.load(Ordering::SeqCst) {
+                    let _ = ending::by_signal(number);
                     std::process::exit(128 + number);
                 }
                 std::thread::sleep(Duration::from_millis(1));

@@ -1,5 +1,6 @@
 //! The `bsdvm` command. One file for each verb; this one takes the command line apart.
 
+mod ending;
 mod guard;
 mod interrupt;
 mod lookup;
@@ -24,8 +25,9 @@ struct Cli {
 enum Verb {
     /// Run an unmodified Linux program with all of its memory managed by this VM
     ///
-    /// The exit status is the program's, 128 + n when signal n killed it, 127 when there is no
-    /// such program, 126 when it cannot be executed, 125 when the machine cannot be made.
+    /// The exit status is the program's; a signal that killed the program kills the runner too. It
+    /// is 127 when there is no such program, 126 when it cannot be executed, 125 when the machine
+    /// cannot be made.
     Run(run::RunArgs),
     /// Become QEMU, and end with the runner
     #[command(hide = true)]

@@ -1,5 +1,6 @@
 //! `bsdvm run`: choose a machine, put the parts together, run one program.
 
+use crate::ending;
 use crate::guard;
 use crate::interrupt::{self, TooEarly};
 use crate::lookup::{self, NotFound};
@@ -7,10 +8,10 @@ use crate::qemu;
 use crate::size::{self, Size};
 use crate::stats;
 use crate::trace::TraceFile;
-use bsdvm::{BootError, Config, Counters, TraceSink, Vm};
-use bsdvm_host::HostPlatform;
+use bsdvm::{BootError, Config, Counters, Machine, TraceSink, Vm};
+use bsdvm_host::{HostPlatform, SwapFile};
 use bsdvm_hosted::Hosted;
-use bsdvm_linux::{Errno, Linux, Options, Platform, Program};
+use bsdvm_linux::{Errno, ExitStatus, Linux, Options, Platform, Program};
 use clap::{Args, ValueEnum};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -39,9 +40,13 @@ enum MachineName {
 /// What `bsdvm run` takes.
 #[derive(Args, Debug)]
 pub(crate) struct RunArgs {
-    /// Size of memory: bytes, or with K, M or G
+    /// Size of memory: bytes, or with K, M, G or T
     #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = size::parse)]
     pub(crate) memory: Size,
+    /// Let memory that is not used lately go to a file of at most SIZE: it has no name, lies in
+    /// $TMPDIR or /var/tmp, and takes what is on it (hosted machine only)
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    swap: Option<Size>,
     /// Print what the VM counted to standard error at the end
     #[arg(long)]
     pub(crate) stats: bool,
@@ -80,16 +85,19 @@ impl Failure {
     }
 }
 
-/// Runs the program; the exit code is its status as a shell gives it.
+/// Runs the program, and ends as it did: with its status, or by the signal that killed it.
 pub(crate) fn run(args: &RunArgs) -> ExitCode {
-    let status = attempt(args).unwrap_or_else(|failure| {
-        eprintln!("bsdvm: {}", failure.line);
-        failure.status
-    });
-    ExitCode::from(status)
+    match attempt(args) {
+        Ok(ExitStatus::Signal(number)) => ending::by_signal(number.into()),
+        Ok(ExitStatus::Code(code)) => ExitCode::from(code),
+        Err(failure) => {
+            eprintln!("bsdvm: {}", failure.line);
+            ExitCode::from(failure.status)
+        }
+    }
 }
 
-fn attempt(args: &RunArgs) -> Result<u8, Failure> {
+fn attempt(args: &RunArgs) -> Result<ExitStatus, Failure> {
     let name = args
         .command
         .first()
@@ -110,12 +118,16 @@ fn attempt(args: &RunArgs) -> Result<u8, Failure> {
             let why = "--trace: only the hosted machine can write one";
             Err(Failure::new(why.to_owned(), OURS))
         }
+        MachineName::Qemu if args.swap.is_some() => {
+            let why = "--swap: only the hosted machine has a disk to swap to";
+            Err(Failure::new(why.to_owned(), OURS))
+        }
         MachineName::Qemu => qemu::run(args, program, &shown),
     }
 }
 
 /// Runs the program inside this process.
-fn hosted(args: &RunArgs, program: Program, shown: &str) -> Result<u8, Failure> {
+fn hosted(args: &RunArgs, program: Program, shown: &str) -> Result<ExitStatus, Failure> {
     let trace = trace_file(args)?;
     let linux = system(args, trace)?;
     let _guard = guard::start(&linux.platform);
@@ -136,7 +148,7 @@ fn hosted(args: &RunArgs, program: Program, shown: &str) -> Result<u8, Failure> 
     if args.check {
         check(linux)?;
     }
-    Ok(status.shell())
+    Ok(status)
 }
 
 /// The environment as `NAME=VALUE`.
@@ -188,11 +200,33 @@ fn system(
     let options = Options {
         verbose: args.verbose,
         keep_map: args.map,
-        memory: size.text.clone(),
+        memory: match &args.swap {
+            Some(swap) => format!("{} and {} of swap", size.text, swap.text),
+            None => size.text.clone(),
+        },
     };
     // It lives as long as the system, which is never freed.
     let vm = Box::leak(Box::new(vm));
+    if let Some(size) = &args.swap {
+        let file = swap_file(size)?;
+        let added = vm.swap_on(Box::leak(Box::new(file)));
+        added.map_err(|_| bad_swap(size, "too little memory for its table"))?;
+    }
     Ok(Linux::new(vm, platform, options))
+}
+
+/// The file of `--swap`.
+fn swap_file(size: &Size) -> Result<SwapFile, Failure> {
+    let page = Hosted::PAGE;
+    if size.bytes < page.bytes() {
+        return Err(bad_swap(size, "smaller than a page"));
+    }
+    let file = SwapFile::temporary(size.bytes, page.len());
+    file.map_err(|e| bad_swap(size, &e.to_string()))
+}
+
+fn bad_swap(size: &Size, why: &str) -> Failure {
+    Failure::new(format!("--swap {}: {why}", size.text), OURS)
 }
 
 fn bad_memory(size: &Size, why: &str) -> Failure {

@@ -7,12 +7,13 @@ pub(crate) struct Size {
     pub(crate) text: String,
 }
 
-/// Takes `64M` and the like apart: a whole number with K, M or G for powers of 1024, or bytes.
+/// Takes `64M` and the like apart: a whole number with K, M, G or T for powers of 1024, or bytes.
 pub(crate) fn parse(text: &str) -> Result<Size, String> {
     let (digits, shift) = match text.chars().last() {
         Some('k' | 'K') => (&text[..text.len() - 1], 10),
         Some('m' | 'M') => (&text[..text.len() - 1], 20),
         Some('g' | 'G') => (&text[..text.len() - 1], 30),
+        Some('t' | 'T') => (&text[..text.len() - 1], 40),
         _ => (text, 0),
     };
     let plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
@@ -23,7 +24,9 @@ pub(crate) fn parse(text: &str) -> Result<Size, String> {
             bytes,
             text: text.to_owned(),
         }),
-        None => Err("give a whole number of bytes, or one with K, M or G, such as 64M".to_owned()),
+        None => {
+            Err("give a whole number of bytes, or one with K, M, G or T, such as 64M".to_owned())
+        }
     }
 }
 
@@ -37,6 +40,7 @@ mod tests {
         assert_eq!(bytes("64M"), Some(64 << 20));
         assert_eq!(bytes("1k"), Some(1024));
         assert_eq!(bytes("2G"), Some(2 << 30));
+        assert_eq!(bytes("1T"), Some(1 << 40));
         assert_eq!(bytes("4096"), Some(4096));
         for bad in [
             "",
@@ -44,7 +48,7 @@ mod tests {
             "-1M",
             "+1M",
             "1.5G",
-            "1T",
+            "1P",
             "99999999999G",
             "1 M",
             "é",

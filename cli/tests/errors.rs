@@ -53,6 +53,46 @@ fn programs_that_cannot_be_run_say_why() {
 }
 
 #[test]
+fn swap_that_cannot_be_had_is_named() {
+    let swap = |size: &str| bsdvm(&["--swap", size], &[busybox(), "true"]);
+    for size in ["0", "1", "4095"] {
+        refused(&swap(size), 125, size);
+    }
+    // A file with holes: as large as anybody says.
+    for size in ["4K", "1T", "8000T"] {
+        let output = swap(size);
+        assert_eq!(
+            (text(&output.stderr).as_str(), status(&output)),
+            ("", 0),
+            "{size}"
+        );
+    }
+    let run = env!("CARGO_BIN_EXE_bsdvm");
+    for directory in ["/no/such/directory", "/proc", "/etc/passwd"] {
+        let variable = format!("TMPDIR={directory}");
+        let command = [
+            "env",
+            &variable,
+            run,
+            "run",
+            "--swap",
+            "1M",
+            "--",
+            "/bin/true",
+        ];
+        let output = native(&command);
+        refused(&output, 125, directory);
+        let said = text(&output.stderr);
+        assert!(
+            said.contains("--swap 1M") && said.contains(directory),
+            "{said}"
+        );
+    }
+    let output = bsdvm(&["--machine", "qemu", "--swap", "1M"], &["/bin/true"]);
+    refused(&output, 125, "qemu");
+}
+
+#[test]
 fn scripts_run_by_their_first_line() {
     let script = format!("#!{} sh\necho script $0 $1\n", busybox());
     let script = executable("script", script.as_bytes());

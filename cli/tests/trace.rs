@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{bsdvm, busybox, guest, status, text};
+use common::{bsdvm, busybox, counted, guest, status, text};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -21,13 +21,6 @@ fn traced(name: &str, program: &[&str]) -> (Vec<String>, String) {
     std::fs::remove_file(&file).unwrap();
     let lines = lines.lines().map(str::to_owned).collect();
     (lines, text(&output.stderr))
-}
-
-/// A number of the table of `--stats`.
-fn counted(table: &str, what: &str) -> usize {
-    let line = table.lines().find(|l| l.ends_with(&format!("  {what}")));
-    let number = line.and_then(|l| l.split_whitespace().next());
-    number.expect("the counter").parse().expect("a number")
 }
 
 fn with(lines: &[String], what: &str) -> usize {

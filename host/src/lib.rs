@@ -5,6 +5,7 @@
 //! * `limits`: the runner's own limits;
 //! * `path`: calls that take a path;
 //! * `standing`: the runner's place among the host's processes;
+//! * `swap`: a file to swap to;
 //! * `terminal`: what is asked of a terminal;
 //! * `identity`: whose rights a supervisor thread has for files.
 //!
@@ -17,11 +18,13 @@ mod identity;
 mod limits;
 mod path;
 mod standing;
+mod swap;
 mod terminal;
 mod thread;
 
 pub use file::OpenHostFile;
 pub use standing::standing;
+pub use swap::{SwapFile, SwapFileError};
 pub use thread::{HostKicker, HostThread};
 
 use bsdvm::{SpaceId, VirtRange, Vm};

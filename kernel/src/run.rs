@@ -12,7 +12,7 @@ use alloc::format;
 use alloc::string::String;
 use bsdvm::{Memory, SubmapName, Vm};
 use bsdvm_link::{Answer, Ask, Boot, Counts, Ending, Outcome};
-use bsdvm_linux::{Linux, Options, Program};
+use bsdvm_linux::{ExitStatus, Linux, Options, Program};
 use bsdvm_x86_64::PAGE;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
@@ -107,10 +107,11 @@ fn program(mut boot: Boot) -> Ending {
     let linux = Linux::new(heap::vm(), platform, options);
     SYSTEM.store(core::ptr::from_ref(linux).cast_mut(), Ordering::Relaxed);
     let mut outcome = match linux.run(program) {
-        Ok(status) => Outcome::Status(status.shell()),
+        Ok(ExitStatus::Code(code)) => Outcome::Status(code),
+        Ok(ExitStatus::Signal(number)) => Outcome::Killed(number),
         Err(e) => Outcome::NotStarted(e.0),
     };
-    if let (true, Outcome::Status(_), Some(what)) = (check_wanted, &outcome, check(linux, &before))
+    if let (true, Outcome::Status(_) | Outcome::Killed(_), Some(what)) = (check_wanted, &outcome, check(linux, &before))
     {
         outcome = Outcome::Broken(what);
     }

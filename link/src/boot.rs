@@ -54,6 +54,7 @@ impl Boot {
             egid,
             groups: self.groups.clone(),
             capabilities: if euid == 0 { !0 } else { 0 },
+            withheld: 0,
         }
     }
 
@@ -85,8 +86,10 @@ pub struct Ending {
 /// What became of the program.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
-    /// It ended with this status, as a shell gives it.
+    /// It ended with this status.
     Status(u8),
+    /// This signal killed it.
+    Killed(u8),
     /// It could not be started, because of this error number.
     NotStarted(i32),
     /// The memory is too small to run anything in.

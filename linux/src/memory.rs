@@ -46,13 +46,21 @@ impl<P: Platform> Task<P> {
     }
 }
 
+impl<P: Platform> Process<P> {
+    /// Pages of the process in memory and on swap: what its end would give.
+    pub(crate) fn pages_held(&self) -> u64 {
+        let space = self.space();
+        space.map_or(0, |s| s.core().resident() + s.core().swap_count())
+    }
+}
+
 impl<P: Platform> Linux<P> {
     /// Whether hardly a frame is free.
     pub(crate) fn is_short_of_memory(&self) -> bool {
         self.vm.counters().frames_free <= SPARE
     }
 
-    /// Kills the process with the most resident pages, unless one is dying already.
+    /// Kills the process with the most pages in memory and on swap, unless one is dying already.
     pub(crate) fn kill_largest(&self) {
         let alive: Vec<Arc<Process<P>>> = {
             let table = self.processes.lock();
@@ -62,8 +70,7 @@ impl<P: Platform> Linux<P> {
         if alive.iter().any(|p| p.ending.load(Ordering::SeqCst)) {
             return;
         }
-        let resident = |p: &Arc<Process<P>>| p.space().map_or(0, |s| s.core().resident());
-        let Some(victim) = alive.iter().max_by_key(|p| resident(p)) else {
+        let Some(victim) = alive.iter().max_by_key(|p| p.pages_held()) else {
             return;
         };
         // Two threads may choose at once: the first to say so is the one that kills.

@@ -47,6 +47,13 @@ pub trait Memory {
         let _ = run;
     }
 
+    /// Whether the machine knows that every byte of `frame` is zero, as in memory that nobody has
+    /// touched yet. The core then leaves its table of pages there as it finds it.
+    fn is_zero(&self, frame: Frame) -> bool {
+        let _ = frame;
+        false
+    }
+
     /// Where the machine itself can reach the bytes of `frame`: at least a page, aligned to a
     /// page, valid and at the same place for as long as the machine lives.
     ///

@@ -31,6 +31,9 @@ struct Sums {
     /// Frames that say that they are pages.
     framed: u64,
     swapped: u64,
+    /// Slots that pages in memory keep.
+    kept: u64,
+    wired: u64,
     mappings: u64,
     objects: u64,
 }
@@ -60,6 +63,10 @@ impl<M: Machine> Vm<M> {
             "frames: the number of pages differs",
         )?;
         ensure(
+            sums.wired == self.frames.wired_count(),
+            "frames: the number of wired ones differs",
+        )?;
+        ensure(
             sums.charge == self.charge.pages(),
             "charge: the sum differs",
         )?;
@@ -72,7 +79,11 @@ impl<M: Machine> Vm<M> {
             "objects: a record is lost",
         )?;
         ensure(
-            sums.swapped == u64::from(self.swap.usage().0),
+            sums.kept == self.swap.kept(),
+            "swap: the number of slots kept differs",
+        )?;
+        ensure(
+            sums.swapped + sums.kept == u64::from(self.swap.usage().0),
             "swap: a slot is lost",
         )?;
         self.check_frames(&sums)
@@ -301,6 +312,7 @@ impl<M: Machine> Vm<M> {
                         self.frames.page(frame).identity() == Some((object, index)),
                         "page: another identity than its place",
                     )?;
+                    sums.kept += u64::from(self.frames.page(frame).swap_slot().is_some());
                     ensure(
                         !kernel || self.frames.page(frame).wired() > 0,
                         "page: the kernel's own and not wired",
@@ -343,6 +355,7 @@ impl<M: Machine> Vm<M> {
             "rmap: a mapping without a translation",
         )?;
         sums.mappings -= mapped;
+        sums.wired += u64::from(page.wired() > 0);
         let Some((object, index)) = page.identity() else {
             return ensure(mapped == 0, "page: a frame that is no page is mapped");
         };

@@ -22,7 +22,7 @@ pub(crate) struct Soak {
 }
 
 /// The lengths of the tests: variable, and value at scale 1.
-const KNOBS: [(&str, u64); 7] = [
+const KNOBS: [(&str, u64); 9] = [
     // Operations of a model run.
     ("BSDVM_MODEL_OPS", 1_000_000),
     // Cases of each property test.
@@ -33,6 +33,9 @@ const KNOBS: [(&str, u64); 7] = [
     ("BSDVM_MEMORY_SEEDS", 2_000),
     // Seconds of threads that change a space while others fork.
     ("BSDVM_CROWD_SECONDS", 600),
+    // The same where memory is short and the rest is on swap.
+    ("BSDVM_SWAP_SEEDS", 500),
+    ("BSDVM_SWAP_SECONDS", 300),
     // Seconds of buffers that change under the calls that use them.
     ("BSDVM_RACE_SECONDS", 300),
     // Random system calls.

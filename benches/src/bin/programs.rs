@@ -18,7 +18,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod linux {
-    use bsdvm_benches::programs::{Clock, compare};
+    use bsdvm_benches::programs::{Clock, Under, compare, has_gvisor};
     use bsdvm_benches::table;
     use std::error::Error;
     use std::ffi::OsString;
@@ -72,24 +72,47 @@ mod linux {
     const COMPILE: &str = r#"printf '#include <stdio.h>\n#include <stdlib.h>\nint main(void){return puts("hello")<0;}\n' | gcc -O2 -x c - -o /dev/null"#;
 
     pub(super) fn main() -> Done {
-        let head = ["program", "to native", "under bsdvm, ns", "native, ns"];
+        let head = [
+            "program",
+            "to native",
+            "to gVisor",
+            "under bsdvm, ns",
+            "native, ns",
+            "under gVisor, ns",
+        ];
         table::head("Programs on the hosted machine", &head);
+        let gvisor = has_gvisor();
         let own = std::env::current_exe()?;
         for (act, what) in ACTS {
             let program = [own.clone().into_os_string(), act.into()];
-            print(what, Clock::Printed, &program)?;
+            print(what, Clock::Printed, &program, gvisor)?;
         }
         for (what, script) in SHELL {
             let program = ["/bin/sh", "-c", script].map(OsString::from);
-            print(what, Clock::Whole, &program)?;
+            print(what, Clock::Whole, &program, gvisor)?;
         }
         Ok(())
     }
 
     /// A row for a program that this system has; what it lacks is said.
-    fn print(what: &str, clock: Clock, program: &[OsString]) -> Done {
-        match compare(clock, program) {
-            Ok([ours, native]) => table::comparison(what, &[("ours", ours), ("native", native)]),
+    fn print(what: &str, clock: Clock, program: &[OsString], gvisor: bool) -> Done {
+        let all = [Under::Ours, Under::Native, Under::Gvisor];
+        if gvisor && let Ok(times) = compare(all, clock, program) {
+            let names = ["ours", "native", "gVisor"];
+            let stats: Vec<_> = names.into_iter().zip(times).collect();
+            table::comparison(what, &stats);
+            return Ok(());
+        }
+        match compare([Under::Ours, Under::Native], clock, program) {
+            Ok([ours, native]) => {
+                let none = || "–".to_owned();
+                let (to, ours, native) = (
+                    table::ratio(ours, native),
+                    table::stat(ours),
+                    table::stat(native),
+                );
+                table::row(&[what.to_owned(), to, none(), ours, native, none()]);
+            }
             Err(why) => table::row(&[what.to_owned(), why.to_string()]),
         }
         Ok(())

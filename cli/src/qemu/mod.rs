@@ -17,13 +17,13 @@ use bsdvm::Counters;
 use bsdvm_host::HostPlatform;
 use bsdvm_link::{Boot, Ending, Outcome};
 use bsdvm_linux::platform::Platform;
-use bsdvm_linux::{Errno, Program};
+use bsdvm_linux::{Errno, ExitStatus, Program};
 use launch::Machine;
 use serve::Server;
 use std::os::unix::ffi::OsStringExt;
 
-/// Runs `program`; the status is as a shell gives it.
-pub(crate) fn run(args: &RunArgs, program: Program, shown: &str) -> Result<u8, Failure> {
+/// Runs `program`; gives its status.
+pub(crate) fn run(args: &RunArgs, program: Program, shown: &str) -> Result<ExitStatus, Failure> {
     let qemu = launch::find()?;
     let kernel = build::kernel()?;
     let host = HostPlatform::new();
@@ -52,18 +52,18 @@ fn failed(said: &str) -> Failure {
     Failure::new(format!("the kernel in QEMU failed: {line}"), OURS)
 }
 
-fn status(args: &RunArgs, shown: &str, ending: Ending) -> Result<u8, Failure> {
-    match ending.outcome {
-        Outcome::Status(status) => {
-            let counters = Counters::from(&ending.counts);
-            let given = counters.frames_total.saturating_mul(4096);
-            run::report(args, ending.map, &counters, given);
-            Ok(status)
-        }
-        Outcome::NotStarted(number) => Err(run::not_started(shown, Errno(number))),
-        Outcome::NoMemory => Err(run::too_small(&args.memory)),
-        Outcome::Broken(what) => Err(run::broken(&what)),
-    }
+fn status(args: &RunArgs, shown: &str, ending: Ending) -> Result<ExitStatus, Failure> {
+    let status = match ending.outcome {
+        Outcome::Status(code) => ExitStatus::Code(code),
+        Outcome::Killed(number) => ExitStatus::Signal(number),
+        Outcome::NotStarted(number) => return Err(run::not_started(shown, Errno(number))),
+        Outcome::NoMemory => return Err(run::too_small(&args.memory)),
+        Outcome::Broken(what) => return Err(run::broken(&what)),
+    };
+    let counters = Counters::from(&ending.counts);
+    let given = counters.frames_total.saturating_mul(4096);
+    run::report(args, ending.map, &counters, given);
+    Ok(status)
 }
 
 /// What the kernel is to know.

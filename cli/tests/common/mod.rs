@@ -8,8 +8,9 @@ pub mod stubs;
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, ExitStatus, Output};
 use std::sync::Mutex;
 
 /// How long one program may take, in seconds, beside what a test asks it to take: a hang is a
@@ -61,15 +62,27 @@ pub fn native<S: AsRef<OsStr>>(program: &[S]) -> Output {
     run(command)
 }
 
+/// The status, or the number of the signal as a negative one.
+pub fn ended(status: ExitStatus) -> i32 {
+    let killed = || -status.signal().expect("an end");
+    status.code().unwrap_or_else(killed)
+}
+
 /// The status as a shell gives it.
 pub fn status(output: &Output) -> i32 {
-    use std::os::unix::process::ExitStatusExt;
     let code = output.status.code();
     code.unwrap_or_else(|| 128 + output.status.signal().expect("an end"))
 }
 
 pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A number of the table of `--stats`.
+pub fn counted(table: &str, what: &str) -> usize {
+    let line = table.lines().find(|l| l.ends_with(&format!("  {what}")));
+    let number = line.and_then(|l| l.split_whitespace().next());
+    number.expect("the counter").parse().expect("a number")
 }
 
 /// Asserts that a program says and ends the same natively and under `bsdvm`.
@@ -85,7 +98,7 @@ pub fn same_with<S: AsRef<OsStr>>(options: &[&str], program: &[S]) {
         .collect();
     let (got, expected) = (bsdvm(options, program), native(program));
     // All three in one comparison: what went wrong is most often said on the other stream.
-    let told = |o: &Output| (text(&o.stdout), text(&o.stderr), status(o));
+    let told = |o: &Output| (text(&o.stdout), text(&o.stderr), ended(o.status));
     assert_eq!(told(&got), told(&expected), "of {shown:?}");
 }
 

@@ -257,6 +257,16 @@ impl<P: Platform> Inodes<P> {
     /// last use: a mapping, a file, a process.
     pub(crate) fn sweep(&self, sys: &Linux<P>) {
         sys.memory_inodes.sweep(sys);
+        self.sweep_files(sys);
+    }
+
+    /// The same, where what is memory only may wait.
+    pub(crate) fn sweep_soon(&self, sys: &Linux<P>) {
+        sys.memory_inodes.sweep_soon(sys);
+        self.sweep_files(sys);
+    }
+
+    fn sweep_files(&self, sys: &Linux<P>) {
         sys.segments.sweep(sys, 0);
         let mut leaving = Vec::new();
         for entry in self.table.lock().by_key.values_mut() {
@@ -333,6 +343,10 @@ fn read_fully<F: HostFile>(file: &F, offset: u64, buf: &mut [u8]) -> Result<usiz
     Ok(done)
 }
 
+/// Pages that are read together: few enough to be in the processor's cache still when they are
+/// written where they belong.
+const GROUP: usize = 8;
+
 impl<P: Platform> PagerOps for Inodes<P> {
     fn get(
         &self,
@@ -342,12 +356,22 @@ impl<P: Platform> PagerOps for Inodes<P> {
     ) -> Result<usize, PagerError> {
         let file = self.reader(cookie).ok_or(PagerError::Io(Errno::EIO.0))?;
         let page = Linux::<P>::PAGE_BYTES as usize;
-        let mut bytes = vec![0; page.saturating_mul(pages.len())];
-        let got = read_fully(&*file, offset, &mut bytes).map_err(io)?;
-        for (to, from) in pages.iter_mut().zip(bytes[..got].chunks(page)) {
-            to.write(0, from);
+        let mut bytes = vec![0; page * pages.len().min(GROUP)];
+        let mut done = 0;
+        for group in pages.chunks_mut(GROUP) {
+            let bytes = &mut bytes[..page * group.len()];
+            let place = offset.saturating_add((page * done) as u64);
+            let got = match read_fully(&*file, place, bytes) {
+                Err(e) if done == 0 => return Err(io(e)),
+                Err(_) => break,
+                Ok(got) => got,
+            };
+            for (to, from) in group.iter_mut().zip(bytes[..got].chunks(page)) {
+                to.write(0, from);
+            }
+            done += group.len();
         }
-        Ok(pages.len())
+        Ok(done)
     }
 
     fn put(

@@ -353,11 +353,6 @@ impl<P: Platform> Default for ProcessSignals<P> {
 }
 
 impl<P: Platform> ProcessSignals<P> {
-    /// A number that processes with the same dispositions have in common.
-    pub(crate) fn actions_number(&self) -> usize {
-        Arc::as_ptr(&self.actions).addr()
-    }
-
     /// These dispositions, and nothing pending.
     fn with(actions: Actions) -> Self {
         ProcessSignals {
@@ -391,6 +386,11 @@ impl<P: Platform> ProcessSignals<P> {
             actions: self.actions.clone(),
             pending: Pending::default(),
         }
+    }
+
+    /// Where the dispositions are: the same for those who share them.
+    pub(crate) fn place(&self) -> usize {
+        Arc::as_ptr(&self.actions).addr()
     }
 
     /// What is left after `exec`; whoever shared the dispositions keeps them.

@@ -37,6 +37,9 @@ impl<P: Platform> Task<P> {
             return Err(Errno::ELOOP);
         }
         if path.is_empty() && flags as u32 & abi::AT_EMPTY_PATH != 0 {
+            if dir as i32 == abi::AT_FDCWD {
+                return Err(Errno::EACCES);
+            }
             let name = self.file(dir)?.name()?;
             return self.execute(name, args, env);
         }

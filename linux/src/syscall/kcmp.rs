@@ -1,4 +1,4 @@
-//! `kcmp`: whether two processes share something.
+//! Whether two processes share something: `kcmp`.
 
 use super::{Answer, Args, Calls};
 use crate::errno::Errno;
@@ -9,42 +9,53 @@ use alloc::sync::Arc;
 use core::cmp::Ordering;
 use linux_raw_sys::general as abi;
 
-const KCMP_FILE: u64 = 0;
-const KCMP_VM: u64 = 1;
-const KCMP_FILES: u64 = 2;
-const KCMP_FS: u64 = 3;
-const KCMP_SIGHAND: u64 = 4;
-const KCMP_IO: u64 = 5;
-const KCMP_SYSVSEM: u64 = 6;
+/// `KCMP_*`: what is compared.
+const FILE: u32 = 0;
+const VM: u32 = 1;
+const FILES: u32 = 2;
+const FS: u32 = 3;
+const SIGHAND: u32 = 4;
+const IO: u32 = 5;
+const SYSVSEM: u32 = 6;
+
+/// What is told of two addresses: equal, less or greater.
+fn told(a: usize, b: usize) -> u64 {
+    match a.cmp(&b) {
+        Ordering::Equal => 0,
+        Ordering::Less => 1,
+        Ordering::Greater => 2,
+    }
+}
+
+fn place<T>(shared: &Arc<T>) -> usize {
+    Arc::as_ptr(shared).addr()
+}
 
 impl<P: Platform> Task<P> {
     pub(super) const KCMP: Calls<P> = &[(abi::__NR_kcmp, Self::kcmp)];
 
-    fn kcmp(&mut self, [first, second, kind, fd1, fd2, _]: Args) -> Answer {
-        let a = self.process_with(first as u32)?;
-        let b = self.process_with(second as u32)?;
-        if !self.may_look_into(&a) || !self.may_look_into(&b) {
-            return Err(Errno::EPERM);
+    fn kcmp(&mut self, [a, b, kind, first, second, _]: Args) -> Answer {
+        let (a, b) = (self.process_with(a as u32)?, self.process_with(b as u32)?);
+        for process in [&a, &b] {
+            if !self.may_look_into(process) {
+                return Err(Errno::EPERM);
+            }
         }
-        let of = |process: &Process<P>, fd: u64| match kind {
-            KCMP_FILE => Ok(address(&process.files().get(fd as u32)?)),
-            KCMP_VM => process.space().map(|s| address(&s)).ok_or(Errno::ESRCH),
-            KCMP_FILES => Ok(address(&process.files())),
-            KCMP_FS => Ok(address(&process.shared.lock().roots)),
-            KCMP_SIGHAND => Ok(process.signals.lock().actions_number()),
-            // Nobody has such, and what is not there is the same.
-            KCMP_IO | KCMP_SYSVSEM => Ok(0),
+        let pair = |place: fn(&Process<P>) -> usize| Ok(told(place(&a), place(&b)));
+        match kind as u32 {
+            FILE => {
+                let one = a.files().get(first as u32)?;
+                let other = b.files().get(second as u32)?;
+                Ok(told(place(&one), place(&other)))
+            }
+            VM => pair(|p| p.space().map_or(0, |s| place(&s))),
+            FILES => pair(|p| place(&p.files())),
+            FS => pair(|p| p.roots_place()),
+            SIGHAND => pair(|p| p.signals.lock().place()),
+            // No process has a context for devices, and lists of what is to be undone are made
+            // when they are needed.
+            IO | SYSVSEM => Ok(0),
             _ => Err(Errno::EINVAL),
-        };
-        Ok(match of(&a, fd1)?.cmp(&of(&b, fd2)?) {
-            Ordering::Equal => 0,
-            Ordering::Less => 1,
-            Ordering::Greater => 2,
-        })
+        }
     }
-}
-
-/// What tells one shared thing from another.
-fn address<T>(of: &Arc<T>) -> usize {
-    Arc::as_ptr(of).addr()
 }

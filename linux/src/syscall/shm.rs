@@ -60,7 +60,8 @@ impl<P: Platform> Task<P> {
                     return Err(Errno::ENOMEM);
                 }
                 let reserve = flags & SHM_NORESERVE == 0;
-                if reserve && bytes.div_ceil(page) > self.sys.vm.counters().frames_total {
+                let c = self.sys.vm.counters();
+                if reserve && bytes.div_ceil(page) > c.frames_total + c.swap_total {
                     return Err(Errno::ENOMEM);
                 }
                 segments.make(self.sys, bytes, self.process.pid)

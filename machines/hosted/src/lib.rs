@@ -211,6 +211,10 @@ impl Memory for Hosted {
         self.engine.ram.discard(run);
     }
 
+    fn is_zero(&self, frame: Frame) -> bool {
+        self.engine.ram.is_zero(frame)
+    }
+
     fn record_memory(&self, frame: Frame) -> NonNull<u8> {
         self.engine.ram.record_memory(frame)
     }

@@ -57,6 +57,21 @@ impl Ram {
             && word.fetch_and(!bit, Ordering::Relaxed) & bit != 0
     }
 
+    /// Whether nobody has touched `frame` yet.
+    fn is_fresh(&self, frame: Frame) -> bool {
+        let word = self.fresh.get(frame.0 as usize / 64);
+        word.is_some_and(|w| w.load(Ordering::Relaxed) >> (frame.0 % 64) & 1 != 0)
+    }
+
+    /// Gives `frame`, which was fresh, the contents of the page at `bytes`. A write through the
+    /// view would have the host clear the page first; a write to the file does not. Whether it did.
+    fn fill(&self, frame: Frame, bytes: *const u8) -> bool {
+        let offset = i64::from(frame.0) << PAGE.shift();
+        // SAFETY: the caller's page is readable; the frame is not mapped by anybody yet.
+        let done = unsafe { libc::pwrite(self.fd.as_raw_fd(), bytes.cast(), PAGE.len(), offset) };
+        done == PAGE.len() as isize
+    }
+
     /// Guests are about to have `run`.
     pub(crate) fn give(&self, run: FrameRun) {
         run.frames().for_each(|frame| {
@@ -104,7 +119,8 @@ impl Memory for Ram {
     }
 
     fn zero(&self, frame: Frame) {
-        if self.touch(frame) {
+        // It reads as zero, and stays as it is.
+        if self.is_fresh(frame) {
             return;
         }
         // SAFETY: the page lies in the view; no reference to it exists (see the module).
@@ -112,8 +128,10 @@ impl Memory for Ram {
     }
 
     fn copy(&self, from: Frame, to: Frame) {
-        self.touch(to);
         let (a, b) = (self.at(from, 0, PAGE.len()), self.at(to, 0, PAGE.len()));
+        if self.touch(to) && self.fill(to, a) {
+            return;
+        }
         // SAFETY: both pages lie in the view; `ptr::copy` allows them to be the same.
         unsafe { std::ptr::copy(a, b, PAGE.len()) };
     }
@@ -125,8 +143,10 @@ impl Memory for Ram {
     }
 
     fn write(&self, frame: Frame, offset: usize, buf: &[u8]) {
-        self.touch(frame);
         let p = self.at(frame, offset, buf.len());
+        if self.touch(frame) && buf.len() == PAGE.len() && self.fill(frame, buf.as_ptr()) {
+            return;
+        }
         // SAFETY: the bytes lie in the frame, of which no reference exists, so `buf` is elsewhere.
         unsafe { std::ptr::copy_nonoverlapping(buf.as_ptr(), p, buf.len()) };
     }
@@ -163,6 +183,10 @@ impl Memory for Ram {
         };
     }
 
+    fn is_zero(&self, frame: Frame) -> bool {
+        self.is_fresh(frame)
+    }
+
     fn record_memory(&self, frame: Frame) -> NonNull<u8> {
         self.touch(frame);
         NonNull::new(self.at(frame, 0, PAGE.len())).expect("a mapping is never at 0")
@@ -177,6 +201,19 @@ mod tests {
     type Touch = (&'static str, fn(&Ram, Frame));
 
     #[test]
+    fn a_copy_to_a_fresh_frame_is_whole() {
+        let ram = Ram::new(1 << 20).unwrap();
+        ram.write(Frame(7), 4090, &[1, 2, 3, 4, 5, 6]);
+        for to in [8, 8] {
+            ram.copy(Frame(7), Frame(to));
+            let mut buf = [9; 8];
+            ram.read(Frame(to), 4088, &mut buf);
+            assert_eq!(buf, [0, 0, 1, 2, 3, 4, 5, 6]);
+            ram.write(Frame(to), 4090, &[0; 6]);
+        }
+    }
+
+    #[test]
     fn a_fresh_frame_costs_nothing_until_it_is_touched_and_is_cleared_from_then_on() {
         let ram = Ram::new(64 << 20).unwrap();
         let byte = |frame| {
@@ -188,8 +225,13 @@ mod tests {
         (0..4096).for_each(|f| ram.zero(Frame(f)));
         assert_eq!(ram.allocated_bytes(), given);
         let touches: [Touch; 5] = [
-            ("zero", |r, f| r.zero(f)),
             ("write", |r, f| r.write(f, 0, &[1])),
+            ("write of a page", |r, f| {
+                r.write(f, 0, &[3; PAGE.len()]);
+                let mut buf = [0; 2];
+                r.read(f, PAGE.len() - 2, &mut buf);
+                assert_eq!(buf, [3; 2]);
+            }),
             ("copy", |r, f| r.copy(Frame(9000), f)),
             ("exchange", |r, f| {
                 let _ = r.compare_exchange_u32(f, 0, 0, 1);
@@ -198,6 +240,7 @@ mod tests {
         ];
         for (i, (what, touch)) in touches.into_iter().enumerate() {
             let frame = Frame(8000 + i as u32);
+            assert!(ram.is_zero(frame), "{what}");
             touch(&ram, frame);
             // What a guest writes goes past us.
             let p = ram.at(frame, 7, 1);

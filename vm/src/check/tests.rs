@@ -124,6 +124,9 @@ fn sums_are_checked() {
     broken("frames: the free count differs", |vm, _| {
         vm.frames.miscount();
     });
+    broken("frames: the number of wired ones differs", |vm, _| {
+        vm.frames.miscount_wired();
+    });
     broken("object: the page counts differ", |vm, s| {
         vm.lock_object(page(s).0).pages.resident += 1;
     });
@@ -156,7 +159,7 @@ fn pages_are_checked() {
         vm.queues.take(&vm.frames, page(s).1);
     });
     broken("page: on a queue though wired, or on none", |vm, s| {
-        assert!(vm.frames.page(page(s).1).wire());
+        assert!(vm.frames.wire(page(s).1));
     });
     broken("page: its object does not have it", |vm, s| {
         let frame = vm.frames.alloc(crate::page::Class::Normal).unwrap();
@@ -269,7 +272,15 @@ fn swap_slots_are_checked() {
     broken("swap: a slot is lost", |vm, _| {
         vm.swap_on(&Device).unwrap();
         assert_eq!(vm.check(), Ok(()));
-        vm.swap.alloc().unwrap();
+        vm.swap.alloc(&vm.frames, 1).unwrap();
+    });
+    broken("swap: the number of slots kept differs", |vm, s| {
+        vm.swap_on(&Device).unwrap();
+        let run = vm.swap.alloc(&vm.frames, 1).unwrap();
+        let page = vm.frames.page(page(s).1);
+        vm.keep_slot(page, run.first);
+        assert_eq!(vm.check(), Ok(()));
+        page.set_swap_slot(None);
     });
 }
 

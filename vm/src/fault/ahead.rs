@@ -71,6 +71,7 @@ impl<'v, M: Machine> Space<'v, M> {
             purpose: Purpose::Enter,
             did: None,
             spare: None,
+            made_room: false,
             answer: None,
             object: None,
             nodes: vm.reserve_page_nodes(0).ok()?,

@@ -137,6 +137,8 @@ pub(crate) enum Next {
     TooMany,
     /// No frame is free.
     NoFrame,
+    /// Frames are free, but not for what is to come along.
+    MakeRoom,
     /// A submap says what is there.
     Submap(SpaceHandle),
 }
@@ -156,6 +158,9 @@ pub(crate) struct Fault<'v, 'a, M: Machine> {
     /// A frame that was waited for. Kept for the page itself: were it taken for something on the
     /// way, a fault that needs two could chase its own tail for ever when memory is short.
     pub(super) spare: Option<Frame>,
+    /// Whether room was made for pages that are read ahead: once is enough, as it may take away what
+    /// the fault brought.
+    pub(super) made_room: bool,
     /// What a device said.
     pub(super) answer: Option<Answer>,
     pub(super) nodes: Reservation<'v, M, radix::Node>,
@@ -217,6 +222,7 @@ impl<'v, M: Machine> Space<'v, M> {
             did: None,
             object: None,
             spare: None,
+            made_room: false,
             answer: None,
             nodes: vm.reserve_page_nodes(1)?,
             chunks: reserve_chunks(vm, access)?,
@@ -264,6 +270,10 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
                 Next::TableFrames(count) => self.donate(count)?,
                 Next::Submap(below) => self.space = Space { vm, handle: below },
                 Next::TooMany => self.space.drop_translations(vm.machine().user_range()),
+                Next::MakeRoom => {
+                    self.made_room = true;
+                    vm.make_room();
+                }
                 Next::NoFrame => {
                     let frame = vm.wait_frame(self.class());
                     let frame = frame.ok_or(FaultError::NoMemory)?;

@@ -38,6 +38,7 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
                 }
                 None => return Ok(Next::NoFrame),
             },
+            Found::Swapped(_) if !self.made_room && vm.is_tight() => return Ok(Next::MakeRoom),
             Found::Swapped(_) | Found::Pager(_) => {
                 let job = vm.begin_page_in(chain.last(), found, &mut self.nodes, entry.behavior);
                 return Ok(job.map_or(Next::NoFrame, Next::PageIn));
@@ -69,6 +70,9 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
                 page.set(Bits::NO_SYNC);
             }
             page.set(Bits::DIRTY);
+            if let Some(slot) = vm.take_slot(page) {
+                self.limbo.add_slot(slot);
+            }
         }
         let behind = chain.is_behind() && !write;
         let run = FrameRun {
@@ -103,9 +107,12 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
             with(frame);
         } else if !entry.prot.is_empty() {
             // A clean page of a file is entered without write, so that the first write is seen.
-            // So is one that a periodic sync does not see: it is to see what is written here.
+            // So is one that a periodic sync does not see: it is to see what is written here. And
+            // one that is on swap as well: it can leave unwritten for as long as nobody writes.
+            let clean = !page.has(Bits::DIRTY);
             let hidden = page.has(Bits::NO_SYNC) && !entry.has(Flags::NO_SYNC);
-            let seen = (hidden || !page.has(Bits::DIRTY)) && chain.front().state.is_paged();
+            let seen = ((hidden || clean) && chain.front().state.is_paged())
+                || (clean && page.swap_slot().is_some());
             let may_write = !behind && !entry.has(Flags::NEEDS_COPY) && !seen;
             let prot = Self::translation_prot(entry.prot, may_write);
             let kind = if kernel { Kind::Manual } else { Kind::Managed };
@@ -119,7 +126,7 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
             }
         }
         if wire {
-            if !page.wire() {
+            if !vm.frames.wire(frame) {
                 return Err(FaultError::NoMemory);
             }
             vm.queues.take(&vm.frames, frame);

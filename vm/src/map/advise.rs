@@ -13,7 +13,7 @@ use crate::object::{ObjectHandle, ObjectState};
 use crate::page::{Bits, Queue};
 use crate::show::Verb;
 use crate::space::Space;
-use bsdvm_machine::{Machine, Usage, VirtAddr, VirtRange};
+use bsdvm_machine::{Frame, Machine, Usage, VirtAddr, VirtRange};
 
 /// Pages that are looked at before the locks are let go.
 const BATCH: usize = 64;
@@ -43,6 +43,8 @@ pub enum Advice {
     WillNeed,
     /// It is not going to be used soon: its pages are the next to be paged out. Contents stay.
     DontNeed,
+    /// The same, and those that are mapped nowhere else are paged out now.
+    PageOut,
     /// Its contents are not needed, but where they are written again: private zero-filled pages
     /// may be dropped instead of paged out, and read as zeroes then. Pages that have older
     /// contents behind them are left alone, as those must not be seen again.
@@ -53,7 +55,14 @@ pub enum Advice {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Pages {
     Unneeded,
+    Leaving,
     Freed,
+}
+
+/// Pages to be paged out once nothing is locked.
+struct Chosen {
+    frames: [Frame; BATCH],
+    count: usize,
 }
 
 impl<M: Machine> Space<'_, M> {
@@ -91,6 +100,7 @@ impl<M: Machine> Space<'_, M> {
             Advice::Invalidate => return self.invalidate(range),
             Advice::WillNeed => self.enter_resident(range, Prefault::Full),
             Advice::DontNeed => self.advise_pages(range, Pages::Unneeded),
+            Advice::PageOut => self.advise_pages(range, Pages::Leaving),
             Advice::Free => self.advise_pages(range, Pages::Freed),
         }
         Ok(())
@@ -126,18 +136,26 @@ impl<M: Machine> Space<'_, M> {
     }
 
     fn advise_pages(self, range: VirtRange, pages: Pages) {
-        let mut at = range.start();
-        while at < range.end() {
-            match self.advise_some(at, range.end(), pages) {
-                Some(next) => at = next,
-                None => return,
-            }
+        let mut at = Some(range.start());
+        while let Some(from) = at.filter(|at| *at < range.end()) {
+            let mut chosen = Chosen {
+                frames: [Frame(0); BATCH],
+                count: 0,
+            };
+            at = self.advise_some(from, range.end(), pages, &mut chosen);
+            self.vm.page_out_unneeded(&chosen.frames[..chosen.count]);
         }
     }
 
     /// Sees to a few pages at or above `at`; gives where to go on. Nothing is locked when the
     /// translations have been flushed.
-    fn advise_some(self, at: VirtAddr, end: VirtAddr, pages: Pages) -> Option<VirtAddr> {
+    fn advise_some(
+        self,
+        at: VirtAddr,
+        end: VirtAddr,
+        pages: Pages,
+        chosen: &mut Chosen,
+    ) -> Option<VirtAddr> {
         let vm = self.vm;
         let mut limbo = Limbo::new(vm);
         let map = self.rec().map.read();
@@ -157,7 +175,7 @@ impl<M: Machine> Space<'_, M> {
         let last = first + M::PAGE.index(part.len());
         let mut state = vm.lock_object(object);
         let useful = match pages {
-            Pages::Unneeded => !state.is_kernel(),
+            Pages::Unneeded | Pages::Leaving => !state.is_kernel(),
             Pages::Freed => entry.is_private() && vm.is_own_memory(&entry, object, &state),
         };
         if !useful {
@@ -170,7 +188,11 @@ impl<M: Machine> Space<'_, M> {
                 return Some(part.end());
             };
             index = found + 1;
-            vm.advise_page(&mut state, found, slot, pages, &mut limbo);
+            let frame = vm.advise_page(&mut state, found, slot, pages, &mut limbo);
+            if let Some(frame) = frame.filter(|_| pages == Pages::Leaving) {
+                chosen.frames[chosen.count] = frame;
+                chosen.count += 1;
+            }
         }
         part.start().checked_add(M::PAGE.offset(index - first)?)
     }
@@ -191,6 +213,7 @@ impl<M: Machine> Vm<M> {
             && (state.one_mapping || self.references(object) == 1)
     }
 
+    /// Sees to one page; gives its frame if nobody, or one space alone, maps it.
     fn advise_page(
         &self,
         state: &mut ObjectState,
@@ -198,29 +221,35 @@ impl<M: Machine> Vm<M> {
         slot: Slot,
         pages: Pages,
         limbo: &mut Limbo<'_, M>,
-    ) {
+    ) -> Option<Frame> {
         let frame = match slot {
             Slot::Resident(frame) => frame,
             Slot::Swapped(slot) => {
                 if pages == Pages::Freed {
                     state.pages.remove(&self.page_nodes, index);
-                    self.swap.free(slot);
+                    limbo.add_slot(slot);
                 }
-                return;
+                return None;
             }
         };
         let page = self.frames.page(frame);
         if page.is_busy() || page.wired() > 0 {
-            return;
+            return None;
         }
         let (usage, bits) = match pages {
-            Pages::Unneeded => (Usage::REFERENCED, Bits::REFERENCED),
+            Pages::Unneeded | Pages::Leaving => (Usage::REFERENCED, Bits::REFERENCED),
             // Clean, it is dropped when its turn comes; a later write makes it dirty.
             Pages::Freed => (Usage::all(), Bits::REFERENCED | Bits::DIRTY),
         };
         self.gather_usage(frame, usage, limbo);
         page.clear(bits);
+        if pages == Pages::Freed
+            && let Some(slot) = self.take_slot(page)
+        {
+            limbo.add_slot(slot);
+        }
         self.queues.put(&self.frames, frame, Queue::Inactive);
+        self.rmap.nth(frame, page, 1).is_none().then_some(frame)
     }
 }
 

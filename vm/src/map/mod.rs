@@ -13,7 +13,7 @@
 //! | `advise.rs` | advise |
 //! | `discard.rs` | give contents up |
 //! | `hint.rs` | where a new mapping may go |
-//! | `residency.rs` | which pages are in memory |
+//! | `residency.rs` | which pages are in memory, and which on swap |
 //! | `move_.rs` | move, extend |
 //! | `wire.rs` | wire and unwire for the user |
 //! | `clean.rs` | write dirty pages |

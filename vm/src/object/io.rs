@@ -178,6 +178,10 @@ impl<'v, M: Machine> Object<'v, M> {
                         continue;
                     }
                     zero_from(vm.machine(), frame, within);
+                    if state.is_memory() {
+                        // What swap has of it is not the same any more.
+                        vm.frames.page(frame).set(Bits::DIRTY);
+                    }
                 }
                 Some(Slot::Swapped(_)) if within != 0 => {
                     drop(state);
@@ -338,15 +342,28 @@ impl<M: Machine> Vm<M> {
 
     /// The page in memory that the chain of `object` shows at `index`.
     pub(crate) fn chain_page(&self, object: ObjectHandle, index: u64) -> Option<Frame> {
+        match self.chain_place(object, index)? {
+            Slot::Resident(frame) => (!self.frames.page(frame).is_busy()).then_some(frame),
+            Slot::Swapped(_) => None,
+        }
+    }
+
+    /// The swap slot of the page that the chain of `object` shows at `index`.
+    pub(crate) fn chain_slot(&self, object: ObjectHandle, index: u64) -> Option<u32> {
+        match self.chain_place(object, index)? {
+            Slot::Resident(_) => None,
+            Slot::Swapped(slot) => Some(slot),
+        }
+    }
+
+    /// Where the page is that the chain of `object` shows at `index`.
+    fn chain_place(&self, object: ObjectHandle, index: u64) -> Option<Slot> {
         let mut index = index;
         let mut state = self.lock_object(object);
         loop {
-            match state.pages.get(&self.page_nodes, index) {
-                Some(Slot::Resident(frame)) => {
-                    return (!self.frames.page(frame).is_busy()).then_some(frame);
-                }
-                Some(Slot::Swapped(_)) => return None,
-                None => {}
+            let slot = state.pages.get(&self.page_nodes, index);
+            if slot.is_some() {
+                return slot;
             }
             let backing = state.backing?;
             index += backing.offset;
@@ -378,8 +395,7 @@ impl<M: Machine> Vm<M> {
     /// Gives back one wiring of a page; with the last one page-out may have it again. Under the
     /// lock of the page's object. What the object itself wires stays wired.
     pub(crate) fn unwire_frame(&self, frame: Frame, state: &ObjectState) {
-        let page = self.frames.page(frame);
-        if page.unwire(state.own_wirings()) == Some(0) {
+        if self.frames.unwire(frame, state.own_wirings()) {
             self.queues.put(&self.frames, frame, Queue::Active);
         }
     }

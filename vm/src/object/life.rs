@@ -197,7 +197,7 @@ impl<M: Machine> Vm<M> {
             state.pages.remove(&self.page_nodes, index);
             match slot {
                 Slot::Resident(frame) => self.expel(frame, limbo),
-                Slot::Swapped(slot) => self.swap.free(slot),
+                Slot::Swapped(slot) => limbo.add_slot(slot),
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What has left and waits for a flush.
+//! What has left and waits for a flush, or for the locks to be let go of.
 //!
 //! A frame is freed only after every processor has dropped its translation, and a flush is waited
 //! for with no lock held. So an operation that takes pages away under its locks collects them
@@ -86,6 +86,8 @@ pub(crate) struct Limbo<'v, M: Machine> {
     begun: bool,
     /// Whether the flushes of others are to be waited for, too.
     quiet: bool,
+    /// Whether a swap device can give something back.
+    discard: bool,
     first: u32,
     dead: Option<ObjectHandle>,
 }
@@ -97,6 +99,7 @@ impl<'v, M: Machine> Limbo<'v, M> {
             flush: Default::default(),
             begun: false,
             quiet: false,
+            discard: false,
             first: NONE,
             dead: None,
         }
@@ -131,6 +134,11 @@ impl<'v, M: Machine> Limbo<'v, M> {
         self.first = frame.0;
     }
 
+    /// A swap slot whose contents nobody needs.
+    pub(crate) fn add_slot(&mut self, slot: u32) {
+        self.discard |= self.vm.swap.free(slot);
+    }
+
     /// An object behind a pager that lost its last reference.
     pub(crate) fn add_dead(&mut self, object: ObjectHandle) {
         let next = self.dead.replace(object);
@@ -158,6 +166,9 @@ impl<'v, M: Machine> Limbo<'v, M> {
                 let frame = Frame(self.first);
                 self.first = self.vm.frames.page(frame).next();
                 self.vm.frames.free(frame);
+            }
+            if core::mem::take(&mut self.discard) {
+                self.vm.swap.discard();
             }
             let Some(object) = self.dead else { return };
             M::assert_none_held();

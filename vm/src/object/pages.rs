@@ -54,7 +54,7 @@ impl<M: Machine> Vm<M> {
             .set(&self.page_nodes, from, index, Slot::Resident(frame));
         self.frames.page(frame).set_identity(object, index);
         if state.own_wirings() > 0 {
-            let wired = self.frames.page(frame).wire();
+            let wired = self.frames.wire(frame);
             debug_assert!(wired, "a fresh page is not wired");
         } else {
             self.queues.put(&self.frames, frame, Queue::Active);
@@ -75,6 +75,9 @@ impl<M: Machine> Vm<M> {
         let page = self.frames.page(frame);
         self.unmap_page(frame, limbo);
         self.queues.take(&self.frames, frame);
+        if let Some(slot) = self.take_slot(page) {
+            limbo.add_slot(slot);
+        }
         page.clear_identity();
         if !page.is_busy() {
             limbo.add_frame(frame);
@@ -97,7 +100,7 @@ impl<M: Machine> Vm<M> {
             state.pages.remove(&self.page_nodes, index);
             match slot {
                 Slot::Resident(frame) => self.expel(frame, limbo),
-                Slot::Swapped(slot) => self.swap.free(slot),
+                Slot::Swapped(slot) => limbo.add_slot(slot),
             }
             at = index;
         }

@@ -175,7 +175,7 @@ impl<M: Machine> Vm<M> {
                 behind.pages.remove(&self.page_nodes, index);
                 match slot {
                     Slot::Resident(frame) => self.expel(frame, limbo),
-                    Slot::Swapped(slot) => self.swap.free(slot),
+                    Slot::Swapped(slot) => limbo.add_slot(slot),
                 }
                 continue;
             };

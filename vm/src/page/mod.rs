@@ -41,8 +41,9 @@ pub(crate) struct Page {
     map_first: AtomicU64,
     /// Further mappings, the handle of a chunk. Guarded by the page's rmap stripe.
     map_more: AtomicU32,
-    /// One more than the order of a free run in the buddy lists, while the frame is its first.
-    /// Guarded by the lock of the lists.
+    /// One more than the order of a free run in the buddy lists, while the frame is its first:
+    /// guarded by the lock of the lists. For a page of an object the swap slot that has the same
+    /// contents, marked by [`COPIED`], 0 for none: guarded by the object's lock.
     run: AtomicU32,
 }
 
@@ -70,6 +71,9 @@ bitflags::bitflags! {
         const QUEUE = 0b11 << 8;
     }
 }
+
+/// Marks a swap slot in [`Page::run`]: no order is as large.
+const COPIED: u32 = 1 << 31;
 
 const WIRE_SHIFT: u32 = 12;
 const WIRE_ONE: u32 = 1 << WIRE_SHIFT;
@@ -132,23 +136,36 @@ impl Page {
         self.object.store(0, Ordering::Release);
     }
 
+    /// The swap slot that the page was read from and that has its contents as long as it is clean.
+    /// Under the object's lock.
+    pub(crate) fn swap_slot(&self) -> Option<u32> {
+        let run = self.run.load(Ordering::Relaxed);
+        (run & COPIED != 0).then_some(run & !COPIED)
+    }
+
+    /// Lets the page keep the slot that it was read from, or takes it away. Under the object's lock.
+    pub(crate) fn set_swap_slot(&self, slot: Option<u32>) {
+        let run = slot.map_or(0, |slot| slot | COPIED);
+        self.run.store(run, Ordering::Relaxed);
+    }
+
     /// How many wirings hold the page.
     pub(crate) fn wired(&self) -> u32 {
         self.state.load(Ordering::Acquire) >> WIRE_SHIFT
     }
 
-    /// One wiring more; false when the count is full.
-    pub(crate) fn wire(&self) -> bool {
-        self.state
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |s| {
-                s.checked_add(WIRE_ONE)
-            })
-            .is_ok()
+    /// One wiring more; gives how many there were. `None` when the count is full.
+    fn wire(&self) -> Option<u32> {
+        let more = |state: u32| state.checked_add(WIRE_ONE);
+        let before = self
+            .state
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, more);
+        before.map_or(None, |state| Some(state >> WIRE_SHIFT))
     }
 
     /// One wiring less; gives what is left. `None` for a page that has no more than `keep`, which
     /// it keeps.
-    pub(crate) fn unwire(&self, keep: u32) -> Option<u32> {
+    fn unwire(&self, keep: u32) -> Option<u32> {
         let less = |state: u32| (state >> WIRE_SHIFT > keep).then(|| state - WIRE_ONE);
         self.state
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, less)
@@ -184,10 +201,13 @@ impl Page {
         self.next.store(next, Ordering::Relaxed);
     }
 
-    /// Everything of the record that a free frame does not have.
-    fn reset(&self) {
+    /// Takes away everything of the record that a free frame does not have. Whether it was wired.
+    fn reset(&self) -> bool {
+        debug_assert!(self.swap_slot().is_none(), "a slot goes before its page");
+        let wired = self.wired() > 0;
         self.state.store(0, Ordering::Release);
         self.object.store(0, Ordering::Release);
+        wired
     }
 }
 

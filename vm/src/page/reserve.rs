@@ -101,6 +101,8 @@ pub(crate) struct Frames<M: Machine> {
     /// Free frames that `Normal` and `System` leave.
     reserve_system: AtomicU64,
     reserve_interrupt: AtomicU64,
+    /// Frames that are wired.
+    wired: AtomicU64,
     /// How many wait for a free frame. Looked at under the lock that a frame is freed with.
     wanted: AtomicU32,
     /// Fails the allocation that brings it from 1 to 0; for tests of failing paths.
@@ -130,6 +132,7 @@ impl<M: Machine> Frames<M> {
             end: AtomicU32::new(0),
             reserve_system: AtomicU64::new(0),
             reserve_interrupt: AtomicU64::new(0),
+            wired: AtomicU64::new(0),
             wanted: AtomicU32::new(0),
             #[cfg(feature = "inject")]
             inject: AtomicU64::new(0),
@@ -144,12 +147,18 @@ impl<M: Machine> Frames<M> {
         let mut next = 0;
         let mut take = || {
             next += 1;
-            (next < total).then(|| self.machine.record_memory(Frame(next - 1)))
+            let frame = Frame(next - 1);
+            (next < total).then(|| {
+                let zero = self.machine.is_zero(frame);
+                (self.machine.record_memory(frame), zero)
+            })
         };
         for _ in 0..chunks {
-            let Some(memory) = take() else { return false };
-            while !self.pages.extend(memory, Page::vacant) {
-                let Some(directory) = take() else {
+            let Some((memory, zero)) = take() else {
+                return false;
+            };
+            while !self.pages.extend(memory, zero, Page::vacant) {
+                let Some((directory, _)) = take() else {
                     return false;
                 };
                 if !self.pages.extend_directory(directory) {
@@ -186,6 +195,12 @@ impl<M: Machine> Frames<M> {
         let magazines = self.magazines.iter();
         let held = magazines.map(|m| u64::from(m.count.load(Ordering::Relaxed)));
         self.in_lists.load(Ordering::Relaxed) + held.sum::<u64>()
+    }
+
+    /// Free frames that programs may have.
+    pub(crate) fn spare_count(&self) -> u64 {
+        let keep = self.kept_from(Class::Normal);
+        self.free_count().saturating_sub(keep)
     }
 
     /// Whether so much is free that a guess may take some of it.
@@ -228,7 +243,7 @@ impl<M: Machine> Frames<M> {
             !self.page(frame).is_mapped(),
             "a mapped frame must not be freed"
         );
-        self.page(frame).reset();
+        self.reset(frame);
         let magazine = self.magazine();
         let mut stack = magazine.stack.lock();
         if stack.count == MAGAZINE {
@@ -240,6 +255,37 @@ impl<M: Machine> Frames<M> {
         magazine.note(&stack);
         drop(stack);
         self.wake_waiters();
+    }
+
+    /// Makes the record of `frame` that of a free one.
+    fn reset(&self, frame: Frame) {
+        if self.page(frame).reset() {
+            self.wired.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// One wiring more for the page in `frame`; false when its count is full.
+    pub(crate) fn wire(&self, frame: Frame) -> bool {
+        let before = self.page(frame).wire();
+        if before == Some(0) {
+            self.wired.fetch_add(1, Ordering::Relaxed);
+        }
+        before.is_some()
+    }
+
+    /// One wiring less for the page in `frame`; whether that was the last. A page that has no more
+    /// than `keep` keeps them.
+    pub(crate) fn unwire(&self, frame: Frame, keep: u32) -> bool {
+        let last = self.page(frame).unwire(keep) == Some(0);
+        if last {
+            self.wired.fetch_sub(1, Ordering::Relaxed);
+        }
+        last
+    }
+
+    /// How many frames are wired.
+    pub(crate) fn wired_count(&self) -> u64 {
+        self.wired.load(Ordering::Relaxed)
     }
 
     /// A free frame was added, or moved: wakes who waits for one. The lock that it was added under
@@ -447,6 +493,12 @@ impl<M: Machine> Frames<M> {
     #[cfg(test)]
     pub(crate) fn miscount(&self) {
         self.in_lists.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Miscounts the wired frames: for the test of `check`.
+    #[cfg(test)]
+    pub(crate) fn miscount_wired(&self) {
+        self.wired.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Whether `frame` can be a page.

@@ -1,8 +1,8 @@
 //! Page-out: frames are taken from pages that were not used lately.
 //!
 //! One call, [`Vm::pageout_step`], which a test, a faulting thread or a daemon makes; nothing here
-//! runs by itself. `mod.rs` is the mechanism: what happens to one page. `policy.rs` says which
-//! page is next.
+//! runs by itself. `batch.rs` is the mechanism: what happens to the pages that go, a few at a
+//! time. `policy.rs` says which page is next.
 //!
 //! ```text
 //!  active ──not referenced──> inactive ──not referenced──> unmap, flush
@@ -10,55 +10,93 @@
 //!     └────────referenced─────────┘                          │ dirty: write to pager or swap, free
 //! ```
 
+mod batch;
 mod policy;
 
 use crate::Vm;
-use crate::object::limbo::Limbo;
-use crate::object::radix::Slot;
-use crate::object::{Kind, ObjectHandle, ObjectId};
-use crate::page::{Bits, Class, Queue, Within};
-use crate::pager::PagerError;
-use crate::show::{Event, Store};
-use bsdvm_machine::{Frame, Machine, Usage};
+use crate::page::{Class, Within};
+use crate::pager::CLUSTER;
+use batch::{Batch, Use};
+use bsdvm_machine::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use bsdvm_machine::{Channel, Frame, Machine};
 
-/// Frames that are freed at a time when one is wanted.
-const RECLAIM: u32 = 16;
+/// Frames that are freed at a time when one is wanted: as many as a swap device takes in a few
+/// calls, but no more than a small part of memory.
+const RECLAIM: core::ops::RangeInclusive<u64> = 16..=128;
+/// Pages that are mostly read from swap together.
+const READ_AHEAD: u64 = CLUSTER as u64 / 2;
+/// Looks at pages, at most, before the translations that went meanwhile are flushed.
+const LOOKS: u64 = 256;
+/// How often a step that freed nothing waits for those of others, at most.
+const PATIENCE: u32 = 16;
+/// The channel of those who wait for the steps of others.
+const ENDED: Channel = Channel(0x4c00_0000_0000_0000);
 
-/// What became of a page that page-out looked at.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Outcome {
-    /// Its frame is free.
-    Freed,
-    /// It was used lately, or cannot go now.
-    Kept,
+/// The batches under way, so that who finds no page to take can wait for what others took.
+pub(crate) struct Laundry {
+    running: AtomicU32,
+    /// Pages that were freed, ever.
+    freed: AtomicU64,
 }
 
-/// A page on its way out: busy, unmapped, its object kept by a reference.
-struct Leaving {
-    frame: Frame,
-    object: ObjectHandle,
-    index: u64,
-    kind: Kind,
-    bytes: u64,
+impl Laundry {
+    pub(crate) const fn new() -> Laundry {
+        Laundry {
+            running: AtomicU32::new(0),
+            freed: AtomicU64::new(0),
+        }
+    }
+
+    fn freed(&self) -> u64 {
+        self.freed.load(Ordering::Acquire)
+    }
+
+    fn begin(&self) {
+        self.running.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn end<M: Machine>(&self, machine: &M, freed: u32) {
+        self.freed.fetch_add(u64::from(freed), Ordering::AcqRel);
+        self.running.fetch_sub(1, Ordering::AcqRel);
+        machine.wake(ENDED);
+    }
+
+    /// Sleeps until others have freed pages, or none of them is at it; gives how many were freed
+    /// since `freed` was what is counted. No lock is held.
+    fn wait<M: Machine>(&self, machine: &M, freed: u64) -> u32 {
+        let more = || u32::try_from(self.freed() - freed).unwrap_or(u32::MAX);
+        for _ in 0..PATIENCE {
+            let ticket = machine.ticket(ENDED);
+            if more() > 0 || self.running.load(Ordering::Acquire) == 0 {
+                break;
+            }
+            machine.sleep(ENDED, ticket, None);
+        }
+        more()
+    }
 }
 
 impl<M: Machine> Vm<M> {
     /// Looks at pages until `want` frames were freed or every page was looked at twice; gives the
-    /// number freed (O07). Calls pagers: no lock is held by the caller.
+    /// number freed (O07). When it can free none it waits for steps that others are at, and gives
+    /// what those freed. Calls pagers: no lock is held by the caller.
     pub fn pageout_step(&self, want: u32) -> u32 {
         M::assert_none_held();
-        let mut freed = 0;
-        let mut left = policy::budget(self);
+        let before = self.laundry.freed();
+        let (mut freed, mut left) = (0, policy::budget(self));
         while freed < want && left > 0 {
-            left -= 1;
-            let Some(frame) = policy::next(self) else {
-                break;
-            };
-            if self.page_out(frame) == Outcome::Freed {
-                freed += 1;
-            }
+            let mut looks = left.min(LOOKS);
+            left -= looks;
+            freed += self.launder(want - freed, Use::Respected, &mut || {
+                looks = looks.checked_sub(1)?;
+                policy::next(self)
+            });
+            left += looks;
         }
-        freed
+        match freed {
+            0 => self.laundry.wait(self.machine(), before),
+            freed => freed,
+        }
     }
 
     /// A free frame, paging out as much as it takes. `None` when nothing can go. No lock is held.
@@ -68,10 +106,26 @@ impl<M: Machine> Vm<M> {
                 return Some(frame);
             }
             let zones = || self.kmem().map_or(0, |kmem| kmem.reclaim());
-            if self.pageout_step(RECLAIM) == 0 && zones() == 0 {
+            if self.pageout_step(self.reclaim()) == 0 && zones() == 0 {
                 return self.frames.alloc(class);
             }
         }
+    }
+
+    /// Frames that are freed at a time.
+    fn reclaim(&self) -> u32 {
+        let part = self.frames.total() / 64;
+        part.clamp(*RECLAIM.start(), *RECLAIM.end()) as u32
+    }
+
+    /// Whether so little is left that what is read from swap finds no room for what follows it.
+    pub(crate) fn is_tight(&self) -> bool {
+        self.frames.spare_count() < (self.frames.total() / 64).min(2 * READ_AHEAD)
+    }
+
+    /// Pages out what is freed at a time, for pages that are about to come. No lock is held.
+    pub(crate) fn make_room(&self) {
+        self.pageout_step(self.reclaim());
     }
 
     /// Takes pages out of the frames that lie `within`, for who needs just those; gives the number
@@ -88,145 +142,47 @@ impl<M: Machine> Vm<M> {
         let mut freed = 0;
         for _ in 0..=tries.min(1) {
             let frames = self.frames.managed();
-            for frame in frames.filter(|f| within.low <= *f && *f <= within.high) {
-                freed += u32::from(self.page_out(frame) == Outcome::Freed);
-            }
+            let mut frames = frames.filter(|f| within.low <= *f && *f <= within.high);
+            freed += self.page_out(Use::Respected, &mut || frames.next());
         }
         freed
     }
 
-    /// Takes one page out, if it was not used lately.
-    fn page_out(&self, frame: Frame) -> Outcome {
-        let mut limbo = Limbo::new(self);
-        let Some(leaving) = self.begin_page_out(frame, &mut limbo) else {
-            return Outcome::Kept;
-        };
-        limbo.be_quiet();
-        limbo.settle();
-        let dirty = self.frames.page(frame).clear(Bits::DIRTY);
-        let written = if dirty.is_empty() {
-            Ok(None)
-        } else {
-            self.write_out(&leaving)
-        };
-        self.end_page_out(leaving, written, &mut limbo)
+    /// Takes the pages of frames out, as far as they can go now; gives the number freed. No lock
+    /// is held.
+    pub(crate) fn page_out_unneeded(&self, frames: &[Frame]) -> u32 {
+        let mut frames = frames.iter().copied();
+        self.page_out(Use::Ignored, &mut || frames.next())
     }
 
-    /// Makes the page busy and unmaps it. `None` when it is not to go.
-    fn begin_page_out(&self, frame: Frame, limbo: &mut Limbo<'_, M>) -> Option<Leaving> {
-        let page = self.frames.page(frame);
-        let (object, index) = page.identity()?;
-        let state = self.lock_object(object);
-        // The page may have changed hands before the lock was taken.
-        if page.identity() != Some((object, index)) || page.is_busy() || page.wired() > 0 {
-            return None;
+    fn page_out(&self, used: Use, next: &mut dyn FnMut() -> Option<Frame>) -> u32 {
+        let (mut freed, mut ended) = (0, false);
+        while !ended {
+            freed += self.launder(u32::MAX, used, &mut || {
+                let frame = next();
+                ended |= frame.is_none();
+                frame
+            });
         }
-        self.gather_usage(frame, Usage::REFERENCED, limbo);
-        if !page.clear(Bits::REFERENCED).is_empty() {
-            self.counters.reactivated.bump();
-            self.queues.put(&self.frames, frame, Queue::Active);
-            return None;
-        }
-        if !self.reference(object) {
-            return None;
-        }
-        page.set(Bits::BUSY);
-        self.unmap_page(frame, limbo);
-        Some(Leaving {
-            frame,
-            object,
-            index,
-            kind: state.kind,
-            bytes: state.bytes,
-        })
+        freed
     }
 
-    /// Writes a dirty page to where it belongs; gives the swap slot, if it is one. No lock is
-    /// held.
-    fn write_out(&self, leaving: &Leaving) -> Result<Option<u32>, PagerError> {
-        match leaving.kind {
-            Kind::Paged(pager) => self
-                .put_page(
-                    leaving.object,
-                    pager,
-                    leaving.index,
-                    leaving.frame,
-                    leaving.bytes,
-                )
-                .map(|()| None),
-            _ => {
-                let slot = self.swap.alloc().ok_or(PagerError::NoSpace)?;
-                let written = self.swap.write(self.machine(), slot, leaving.frame);
-                self.trace(|| Event::PageOut {
-                    object: ObjectId(leaving.object),
-                    offset: M::PAGE.offset(leaving.index).unwrap_or(u64::MAX),
-                    to: Store::Swap,
-                    outcome: written,
-                });
-                match written {
-                    Ok(()) => {
-                        self.counters.page_out.bump();
-                        self.counters.swap_out.bump();
-                        Ok(Some(slot))
-                    }
-                    Err(e) => {
-                        self.swap.free(slot);
-                        Err(e)
-                    }
-                }
-            }
+    /// Takes out up to `most` of the pages that `next` names, a batch of them; gives the number
+    /// freed. No lock is held.
+    fn launder(&self, most: u32, used: Use, next: &mut dyn FnMut() -> Option<Frame>) -> u32 {
+        self.laundry.begin();
+        let mut batch = Batch::gather(self, most, used, next);
+        batch.write();
+        let (mut freed, unwritten) = batch.end();
+        self.laundry.end(self.machine(), freed);
+        // A pager may fault on memory itself, so that it is called with one page in hand.
+        for frame in unwritten.each() {
+            let mut frame = Some(frame);
+            let mut one = Batch::gather(self, 1, used, &mut || frame.take());
+            one.write_paged();
+            freed += one.end().0;
         }
-    }
-
-    /// Takes the page from its object if all went well, and frees it.
-    fn end_page_out(
-        &self,
-        leaving: Leaving,
-        written: Result<Option<u32>, PagerError>,
-        limbo: &mut Limbo<'_, M>,
-    ) -> Outcome {
-        let Leaving {
-            frame,
-            object,
-            index,
-            ..
-        } = leaving;
-        let page = self.frames.page(frame);
-        let mut state = self.lock_object(object);
-        let ours = page.identity() == Some((object, index));
-        let mut outcome = Outcome::Kept;
-        match written {
-            Ok(slot) if ours => {
-                match slot {
-                    Some(slot) => {
-                        state
-                            .pages
-                            .replace(&self.page_nodes, index, Slot::Swapped(slot));
-                    }
-                    None => {
-                        state.pages.remove(&self.page_nodes, index);
-                    }
-                }
-                self.queues.take(&self.frames, frame);
-                page.clear_identity();
-                outcome = Outcome::Freed;
-            }
-            Ok(Some(slot)) => self.swap.free(slot),
-            Ok(None) => {}
-            Err(_) => {
-                page.set(Bits::DIRTY);
-                if ours {
-                    self.queues.put(&self.frames, frame, Queue::Active);
-                }
-            }
-        }
-        if !self.unbusy(frame) {
-            limbo.add_frame(frame);
-        }
-        drop(state);
-        self.release(object, limbo);
-        limbo.settle();
-        outcome
+        freed
     }
 }
 

@@ -12,20 +12,25 @@ pub(super) fn budget<M: Machine>(vm: &Vm<M>) -> u64 {
     2 * pages + 1
 }
 
-/// The next candidate.
+/// Pages of the active queue that are looked at together, so that neighbours stay neighbours on
+/// their way out.
+const REFILL: u64 = 32;
+
+/// The next candidate: an inactive page. `None` when there is none after one look at every active
+/// page; with another look there may be.
 pub(super) fn next<M: Machine>(vm: &Vm<M>) -> Option<Frame> {
-    let (active, inactive) = (
-        vm.queues.count(Queue::Active),
-        vm.queues.count(Queue::Inactive),
-    );
-    if inactive * 2 < active
-        && let Some(frame) = vm.queues.rotate(&vm.frames, Queue::Active)
-    {
-        deactivate(vm, frame);
+    let active = vm.queues.count(Queue::Active);
+    let short = vm.queues.count(Queue::Inactive) * 2 < active;
+    for looked in 0..active {
+        let enough = !short || looked >= REFILL;
+        if enough && vm.queues.count(Queue::Inactive) > 0 {
+            break;
+        }
+        if let Some(frame) = vm.queues.rotate(&vm.frames, Queue::Active) {
+            deactivate(vm, frame);
+        }
     }
-    vm.queues
-        .rotate(&vm.frames, Queue::Inactive)
-        .or_else(|| vm.queues.rotate(&vm.frames, Queue::Active))
+    vm.queues.rotate(&vm.frames, Queue::Inactive)
 }
 
 /// Moves a page that was not used since the last look to the inactive queue. The bit of the
@@ -36,8 +41,12 @@ fn deactivate<M: Machine>(vm: &Vm<M>, frame: Frame) {
         return;
     };
     let _state = vm.lock_object(object);
-    let ours = page.identity() == Some((object, index));
-    if ours && page.wired() == 0 && page.clear(Bits::REFERENCED).is_empty() {
+    if page.identity() != Some((object, index)) || page.wired() > 0 {
+        return;
+    }
+    if page.clear(Bits::REFERENCED).is_empty() {
         vm.queues.put(&vm.frames, frame, Queue::Inactive);
+    } else {
+        vm.counters.reactivated.bump();
     }
 }

@@ -21,7 +21,7 @@ mod swap;
 
 use bsdvm_machine::{Frame, MemoryAttr};
 use core::fmt;
-pub(crate) use swap::Swap;
+pub(crate) use swap::{CLUSTER, SlotRun, Swap};
 pub use swap::{SwapDevice, SwapError};
 
 /// Why a pager could not do what it was asked.

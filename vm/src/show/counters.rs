@@ -39,6 +39,8 @@ pub(crate) struct CounterSet {
     pub(crate) swap_in: Count,
     pub(crate) page_out: Count,
     pub(crate) swap_out: Count,
+    pub(crate) swap_reads: Count,
+    pub(crate) swap_writes: Count,
     pub(crate) reactivated: Count,
     pub(crate) forks: Count,
     pub(crate) transition_collisions: Count,
@@ -58,6 +60,8 @@ impl CounterSet {
             swap_in: Count::new(),
             page_out: Count::new(),
             swap_out: Count::new(),
+            swap_reads: Count::new(),
+            swap_writes: Count::new(),
             reactivated: Count::new(),
             forks: Count::new(),
             transition_collisions: Count::new(),
@@ -73,7 +77,8 @@ impl CounterSet {
 /// for each counter: the number in 12 columns, two spaces, what is counted; the order stays.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Counters {
-    /// Faults, those of reads and writes on behalf of a program included (`v_vm_faults`).
+    /// Faults, those of reads and writes on behalf of a program included, where these find no
+    /// translation to go through (`v_vm_faults`).
     pub faults: u64,
     /// Pages zeroed on demand (`v_zfod`).
     pub zero_fill: u64,
@@ -128,6 +133,12 @@ pub struct Counters {
     pub swap_total: u64,
     /// Swap slots in use: now.
     pub swap_used: u64,
+    /// Those of them that have what a page in memory has: now.
+    pub swap_cached: u64,
+    /// Reads of the swap device, each of one page or of several (`v_swapin`).
+    pub swap_reads: u64,
+    /// Writes to the swap device, each of one page or of several (`v_swapout`).
+    pub swap_writes: u64,
 }
 
 impl Counters {
@@ -161,6 +172,9 @@ impl Counters {
             ("pages charged", self.charged_pages),
             ("swap slots", self.swap_total),
             ("swap slots used", self.swap_used),
+            ("of them for pages in memory", self.swap_cached),
+            ("reads of swap", self.swap_reads),
+            ("writes to swap", self.swap_writes),
         ]
         .into_iter()
     }
@@ -176,7 +190,7 @@ impl fmt::Display for Counters {
 }
 
 impl<M: Machine> Vm<M> {
-    /// The counters as they are. The wired pages are counted now, in one pass over the frames.
+    /// The counters as they are.
     pub fn counters(&self) -> Counters {
         let c = &self.counters;
         let (swap_used, swap_total) = self.swap.usage();
@@ -201,18 +215,16 @@ impl<M: Machine> Vm<M> {
             active: self.queues.count(Queue::Active),
             inactive: self.queues.count(Queue::Inactive),
             laundry: self.queues.count(Queue::Laundry),
-            wired: self.wired_pages(),
+            wired: self.frames.wired_count(),
             spaces: u64::from(self.spaces.live()),
             objects: u64::from(self.objects.live()),
             entries: u64::from(self.entries.live()),
             charged_pages: self.charge.pages(),
             swap_total: u64::from(swap_total),
             swap_used: u64::from(swap_used),
+            swap_cached: self.swap.kept(),
+            swap_reads: c.swap_reads.read(),
+            swap_writes: c.swap_writes.read(),
         }
-    }
-
-    fn wired_pages(&self) -> u64 {
-        let frames = self.frames.managed();
-        frames.filter(|f| self.frames.page(*f).wired() > 0).count() as u64
     }
 }

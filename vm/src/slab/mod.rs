@@ -26,7 +26,7 @@ use bsdvm_machine::sync::atomic::{AtomicU32, Ordering};
 use core::fmt;
 use core::marker::PhantomData;
 use core::num::NonZeroU32;
-pub(crate) use pool::{Owner, Pool};
+pub(crate) use pool::{Owner, Pool, ZeroIsVacant};
 
 /// The name of a record: 32 bits, never zero.
 pub(crate) struct Handle<T>(NonZeroU32, PhantomData<fn() -> T>);
@@ -113,9 +113,22 @@ impl<M: Machine, T: Send + Sync> Slab<M, T> {
     }
 
     /// Adds the records of one frame, none of them free: for the table of pages, whose handles
-    /// are frame numbers. False when a directory has to be added first.
-    pub(crate) fn extend(&self, memory: core::ptr::NonNull<u8>, vacant: impl Fn() -> T) -> bool {
-        self.0.add_chunk(memory, &vacant).is_some()
+    /// are frame numbers. `zero`: all of its bytes are zero. False when a directory has to be added
+    /// first.
+    pub(crate) fn extend(
+        &self,
+        memory: core::ptr::NonNull<u8>,
+        zero: bool,
+        vacant: impl Fn() -> T,
+    ) -> bool
+    where
+        T: ZeroIsVacant,
+    {
+        let first = match zero && T::HOLDS {
+            true => self.0.add_zero_chunk(memory),
+            false => self.0.add_chunk(memory, &vacant),
+        };
+        first.is_some()
     }
 
     /// Adds the directory that [`Slab::extend`] asks for.

@@ -9,7 +9,7 @@
 
 use super::NoRecords;
 use crate::lock::{self, Mutex};
-use crate::page::{Class, Frames};
+use crate::page::{Class, Frames, Page};
 use bsdvm_machine::Machine;
 use bsdvm_machine::sync::atomic::{AtomicU32, Ordering};
 use core::cell::UnsafeCell;
@@ -34,6 +34,22 @@ struct Record<T> {
     /// The owner's number; 0 in a free record and in records that nobody owns.
     owner: AtomicU32,
     value: UnsafeCell<T>,
+}
+
+/// A type whose free records are all zero.
+///
+/// # Safety
+///
+/// Where `HOLDS`, bytes that are all zero are a valid value.
+pub(crate) unsafe trait ZeroIsVacant {
+    /// Whether that is so in this build: the atomics of a checker are something else.
+    const HOLDS: bool;
+}
+
+// SAFETY: a `Page` is atomic integers and nothing else, all of which may be zero, but in a build
+// for a checker.
+unsafe impl ZeroIsVacant for Page {
+    const HOLDS: bool = !cfg!(any(shuttle, loom));
 }
 
 /// Records of one type.
@@ -297,6 +313,33 @@ impl<M: Machine, T> Pool<M, T> {
     /// Makes `memory`, a frame, the next chunk; gives the index of its first record, or `None`
     /// when its directory has to be added first (or the pool is full).
     pub(crate) fn add_chunk(&self, memory: NonNull<u8>, vacant: &dyn Fn() -> T) -> Option<u32> {
+        self.add(memory, |records| {
+            for slot in 0..Self::PER_CHUNK as usize {
+                // SAFETY: `memory` is a frame that belongs to this pool alone: it holds `PER_CHUNK`
+                // records and is aligned to a page, and nothing refers to it yet.
+                unsafe {
+                    records.add(slot).write(Record {
+                        next: AtomicU32::new(0),
+                        owner: AtomicU32::new(0),
+                        value: UnsafeCell::new(vacant()),
+                    });
+                }
+            }
+        })
+    }
+
+    /// The same for a frame whose bytes are all zero, as free records are ([`ZeroIsVacant::HOLDS`]):
+    /// it is left as it is.
+    pub(crate) fn add_zero_chunk(&self, memory: NonNull<u8>) -> Option<u32>
+    where
+        T: ZeroIsVacant,
+    {
+        debug_assert!(T::HOLDS, "free records are something else here");
+        self.add(memory, |_| ())
+    }
+
+    /// Makes `memory` the next chunk, once `fill` has made records in it.
+    fn add(&self, memory: NonNull<u8>, fill: impl FnOnce(*mut Record<T>)) -> Option<u32> {
         let _list = self.list.lock();
         let chunk = self.chunks.load(Ordering::Relaxed);
         let directory = self.directories[self.next_directory()?].load(Ordering::Acquire);
@@ -304,17 +347,7 @@ impl<M: Machine, T> Pool<M, T> {
             return None;
         }
         let records: *mut Record<T> = memory.as_ptr().cast();
-        for slot in 0..Self::PER_CHUNK as usize {
-            // SAFETY: `memory` is a frame that belongs to this pool alone: it holds `PER_CHUNK`
-            // records and is aligned to a page, and nothing refers to it yet.
-            unsafe {
-                records.add(slot).write(Record {
-                    next: AtomicU32::new(0),
-                    owner: AtomicU32::new(0),
-                    value: UnsafeCell::new(vacant()),
-                });
-            }
-        }
+        fill(records);
         // SAFETY: as in `record`.
         unsafe { &*directory.add(chunk as usize % Self::POINTERS) }
             .store(records, Ordering::Release);

@@ -1,10 +1,11 @@
-//! Reading and writing the memory of a program: through its map, page by page, as its own
-//! accesses would be.
+//! Reading and writing the memory of a program, page by page, as its own accesses would be: through
+//! the translation where the pmap has one that allows it, by a fault where not.
 
 use super::Space;
 use crate::fault::{FaultError, Purpose};
 use crate::map::Sharing;
-use bsdvm_machine::{Access, Frame, Machine, VirtAddr};
+use crate::page::Bits;
+use bsdvm_machine::{Access, Frame, Kind, Machine, Pmap, VirtAddr};
 
 /// A transfer that ended early.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -128,14 +129,33 @@ impl<M: Machine> Space<'_, M> {
                 .ok_or(fail(FaultError::InvalidAddress))?;
             let within = M::PAGE.within(at.0);
             let now = (M::PAGE.len() - within).min(len - done);
-            let purpose = Purpose::Visit {
-                with: &mut |frame| with(frame, within, done, now),
-                force,
-            };
-            self.fault_for(at, access, purpose).map_err(fail)?;
+            let visit = &mut |frame| with(frame, within, done, now);
+            if force || !self.translated(at, access, visit) {
+                let purpose = Purpose::Visit { with: visit, force };
+                self.fault_for(at, access, purpose).map_err(fail)?;
+            }
             done += now;
         }
         Ok(())
+    }
+
+    /// Calls `visit` with the frame of the page at `va`, if the pmap has a translation that allows
+    /// the access: then nothing is left to decide. The pmap stays locked meanwhile, so that the
+    /// frame stays what it is. Whether it did.
+    fn translated(self, va: VirtAddr, access: Access, visit: &mut dyn FnMut(Frame)) -> bool {
+        let used = match access {
+            Access::Write => Bits::REFERENCED | Bits::DIRTY,
+            _ => Bits::REFERENCED,
+        };
+        let done = self.with_pmap(|pmap| {
+            let here = pmap.extract(M::PAGE.floor(va));
+            let here = here.filter(|t| t.kind == Kind::Managed && t.prot.allows(access));
+            here.inspect(|t| {
+                self.vm.frames.page(t.frame).set(used);
+                visit(t.frame);
+            })
+        });
+        done.flatten().is_some()
     }
 
     /// What identifies the word at `va` among all that may wait for it (O11): the space and

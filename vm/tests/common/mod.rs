@@ -17,9 +17,9 @@ use bsdvm::{
     SpaceId, SwapDevice, VirtAddr, VirtRange, Vm,
 };
 use bsdvm_sim::{Sim, SimConfig};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 pub type TestVm = Vm<Sim<12>>;
 pub const PAGE: u64 = 4096;
@@ -110,15 +110,32 @@ pub struct MemorySwap {
     pub slots: u32,
     pub pages: Mutex<HashMap<u32, Vec<u8>>>,
     pub fail: AtomicBool,
+    /// Slots that cannot be read or written.
+    pub broken: Mutex<BTreeSet<u32>>,
+    /// How many pages it takes, if that is less than its slots.
+    pub room: AtomicUsize,
 }
 
 impl MemorySwap {
-    pub fn leak(slots: u32) -> &'static MemorySwap {
-        Box::leak(Box::new(MemorySwap {
+    pub fn new(slots: u32) -> MemorySwap {
+        MemorySwap {
             slots,
             pages: Mutex::default(),
             fail: AtomicBool::new(false),
-        }))
+            broken: Mutex::default(),
+            room: AtomicUsize::new(usize::MAX),
+        }
+    }
+
+    pub fn leak(slots: u32) -> &'static MemorySwap {
+        Box::leak(Box::new(MemorySwap::new(slots)))
+    }
+
+    fn fails(&self, slot: u32) -> Result<(), PagerError> {
+        match self.fail.load(Ordering::Relaxed) || self.broken.lock().unwrap().contains(&slot) {
+            true => Err(PagerError::Io(5)),
+            false => Ok(()),
+        }
     }
 }
 
@@ -128,21 +145,26 @@ impl SwapDevice for MemorySwap {
     }
 
     fn read(&self, slot: u32, page: &mut dyn PageBytes) -> Result<(), PagerError> {
-        if self.fail.load(Ordering::Relaxed) {
-            return Err(PagerError::Io(5));
-        }
+        self.fails(slot)?;
         page.write(0, &self.pages.lock().unwrap()[&slot]);
         Ok(())
     }
 
     fn write(&self, slot: u32, page: &dyn PageBytes) -> Result<(), PagerError> {
-        if self.fail.load(Ordering::Relaxed) {
-            return Err(PagerError::Io(5));
-        }
+        self.fails(slot)?;
         let mut bytes = vec![0; page.len()];
         page.read(0, &mut bytes);
-        self.pages.lock().unwrap().insert(slot, bytes);
+        let mut pages = self.pages.lock().unwrap();
+        if pages.len() >= self.room.load(Ordering::Relaxed) && !pages.contains_key(&slot) {
+            return Err(PagerError::NoSpace);
+        }
+        pages.insert(slot, bytes);
         Ok(())
+    }
+
+    fn discard(&self, first: u32, count: u32) {
+        let mut pages = self.pages.lock().unwrap();
+        pages.retain(|slot, _| !(first..first + count).contains(slot));
     }
 }
 
@@ -238,6 +260,12 @@ pub fn check(vm: &TestVm) {
         [],
         "a flush was not waited for"
     );
+}
+
+/// Swap slots in use, and those of them that have what a page in memory has.
+pub fn slots(vm: &TestVm) -> (u64, u64) {
+    let c = vm.counters();
+    (c.swap_used, c.swap_cached)
 }
 
 /// Nothing is left: every frame, record and charge is back.

@@ -6,8 +6,7 @@ use bsdvm::{
     Frame, ObjectId, PageBytes, PagerError, Pmap, Space, SpaceId, SwapDevice, VirtAddr, VirtRange,
 };
 use bsdvm_sim::Sim;
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
@@ -45,6 +44,10 @@ impl SwapDevice for ScriptedSwap {
         run(&self.on_write);
         self.memory.write(slot, page)
     }
+
+    fn discard(&self, first: u32, count: u32) {
+        self.memory.discard(first, count);
+    }
 }
 
 /// A VM that lives for ever, so that hooks and threads may name it, with files and swap.
@@ -59,11 +62,7 @@ impl Stage {
     pub fn new(frames: u32) -> Stage {
         let vm: &'static TestVm = Box::leak(Box::new(vm(frames)));
         let swap: &'static ScriptedSwap = Box::leak(Box::new(ScriptedSwap {
-            memory: MemorySwap {
-                slots: 512,
-                pages: Mutex::new(HashMap::new()),
-                fail: AtomicBool::new(false),
-            },
+            memory: MemorySwap::new(512),
             on_read: Mutex::default(),
             on_write: Mutex::default(),
             reads: AtomicU64::new(0),

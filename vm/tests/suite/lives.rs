@@ -3,7 +3,8 @@
 
 use crate::common::scripted::{Stage, frame_of, word};
 use crate::common::{
-    MemorySwap, PAGE, anon, at, check, check_empty, draw, get, map_at, pages, put, space, touch, vm,
+    MemorySwap, PAGE, anon, at, check, check_empty, draw, get, map_at, pages, put, slots, space,
+    touch, vm,
 };
 use bsdvm::{
     Access, FaultError, Faulted, GrowthLimits, Image, MapError, Mapping, Prot, Sharing, SpaceError,
@@ -29,12 +30,12 @@ fn s06_a_fork_gives_each_entry_its_own_pages_and_swap() {
     let child = vm.space(s.fork().unwrap());
     let [low, high] = objects();
     assert_ne!(low, high);
-    assert_eq!(vm.counters().swap_used, 2, "slots moved, none was copied");
+    assert_eq!(slots(&vm), (3, 2), "slots moved, none was copied");
     // What one entry had goes with it, while the other lives on.
     for space in [s, child] {
         space.remove(pages(4, 4)).unwrap();
     }
-    assert_eq!(vm.counters().swap_used, 1);
+    assert_eq!(slots(&vm), (2, 2));
     check(&vm);
     for space in [s, child] {
         assert_eq!([0, 1, 2].map(|page| get(space, page)), [10, 11, 0]);

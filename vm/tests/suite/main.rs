@@ -22,6 +22,7 @@ mod races;
 mod show;
 mod spaces;
 mod submaps;
+mod swap;
 mod sweep;
 mod tables;
 mod trace;

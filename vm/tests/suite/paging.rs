@@ -244,8 +244,8 @@ fn o06_a_pager_of_the_users_own_is_asked_as_it_is_to_be() {
     assert_eq!([0, 1, 3, 7].map(|page| get(s, page)), [100, 101, 103, 107]);
     assert_eq!(
         vm.object(object).resident_pages(),
-        4,
-        "what did not come is not there"
+        5,
+        "2 came with 3; what did not come is not there, and 4 kept 7 from nothing"
     );
     let fifth = s.fault(at(4), Access::Read);
     assert_eq!(fifth, Err(FaultError::Pager(PagerError::Io(100))));

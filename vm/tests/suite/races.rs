@@ -17,7 +17,7 @@ mod pagers;
 mod wiring;
 
 use crate::common::scripted::{Slot, Stage, end_of, frame_of, is_resident, until, word};
-use crate::common::{PAGE, anon, at, check, get, pages, put, touch};
+use crate::common::{PAGE, anon, at, check, get, pages, put, slots, touch};
 use bsdvm::{Access, FaultError, Inherit, MapError, Mapping, Placement, Prot, Sharing, Space};
 use bsdvm_sim::Sim;
 use std::sync::Barrier;

@@ -81,10 +81,10 @@ fn d01_every_column_of_a_map() {
         "    Object 4: type=default, size=0x4000, res=1, swap=0, ref=1, sref=0, one mapping, \
          backing=2+0x0",
         "      Object 2: type=swap, size=0x4000, res=0, swap=1, ref=2, sref=1, backing=1+0x2000",
-        "        Object 1: type=vnode(0x5f), size=0x6000, res=2, swap=0, ref=5, sref=1",
+        "        Object 1: type=vnode(0x5f), size=0x6000, res=6, swap=0, ref=5, sref=1",
         "  map entry #: start=0x105000, end=0x106000",
         "   prot=1/5/none, object=1, offset=0x1000, sequential, no sync",
-        "    Object 1: type=vnode(0x5f), size=0x6000, res=2, swap=0, ref=5, sref=1",
+        "    Object 1: type=vnode(0x5f), size=0x6000, res=6, swap=0, ref=5, sref=1",
         // The same object in front as in the entry below: it is not shown again.
         "  map entry #: start=0x106000, end=0x108000",
         "   prot=3/7/copy, object=1, offset=0x2000, copy (needed)",
@@ -304,6 +304,9 @@ fn d02_a_space_with_its_map_and_pmap() {
     anon(s, 8, 2);
     (0..4).for_each(|page| put(s, page, 1));
     while vm.pageout_step(1000) > 0 {}
+    // One page comes back, and none with it.
+    s.advise(pages(0, 5), Advice::Behavior(Behavior::Random))
+        .unwrap();
     s.fault(at(0), Access::Read).unwrap();
     put(s, 8, 1);
     for page in [9, 4] {
@@ -347,6 +350,8 @@ fn d03_counters_count_what_they_say() {
     let c = vm.counters();
     assert_eq!((c.page_in, c.swap_in, c.page_out), (3, 0, 0), "read ahead");
     anon(s, 8, 5);
+    s.advise(pages(8, 5), Advice::Behavior(Behavior::Random))
+        .unwrap();
     (8..13).for_each(|page| put(s, page, page));
     s.wire(pages(8, 1)).unwrap();
     let c = vm.counters();
@@ -362,6 +367,7 @@ fn d03_counters_count_what_they_say() {
     put(s, 9, 1);
     let c = vm.counters();
     assert_eq!((c.page_in, c.swap_in, c.swap_used), (4, 1, 3));
+    assert_eq!((c.swap_reads, c.swap_writes), (1, 1), "four pages at once");
     let child = vm.space(s.fork().unwrap());
     put(s, 9, 2);
     child.release();

@@ -7,7 +7,8 @@ use crate::common::{
     touch, vm,
 };
 use bsdvm::{
-    Access, GrowthLimits, Inherit, MapError, Mapping, Prot, Sharing, SpaceError, VirtAddr,
+    Access, Advice, Behavior, GrowthLimits, Inherit, MapError, Mapping, Prot, Sharing, SpaceError,
+    VirtAddr,
 };
 use bsdvm_sim::Event;
 
@@ -129,6 +130,9 @@ fn s04_swap_counts_in_proportion_to_what_is_mapped() {
     )
     .unwrap();
     assert_eq!(s.swap_count(), 5);
+    // One page comes back, and none with it.
+    s.advise(pages(0, 2), Advice::Behavior(Behavior::Random))
+        .unwrap();
     get(s, 0);
     assert_eq!(
         (s.swap_count(), s.anonymous_count()),

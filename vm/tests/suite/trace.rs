@@ -62,10 +62,9 @@ fn faults_pages_and_spaces_are_told_in_order() {
         "1 map prot=rw- max=rwx sharing=private object=- offset=0x0 at=0x100000 bytes=0x2000 outcome=ok",
         "1 map prot=rw- max=rwx sharing=shared object=1 offset=0x0 at=0x108000 bytes=0x2000 outcome=ok",
         "1 fault at=0x100008 access=Write for=Trap object=2 outcome=ZeroFill",
-        "- page-in object=1 offset=0x1000 from=Pager pages=1 outcome=ok",
+        "- page-in object=1 offset=0x0 from=Pager pages=2 outcome=ok",
         "1 fault at=0x109000 access=Read for=Trap object=1 outcome=PagedIn",
-        "- page-in object=1 offset=0x0 from=Pager pages=1 outcome=ok",
-        "1 fault at=0x108000 access=Write for=Touch object=1 outcome=PagedIn",
+        "1 fault at=0x108000 access=Write for=Touch object=1 outcome=Resident",
         "- page-out object=1 offset=0x0 to=Pager pages=1 outcome=ok",
         "1 clean start=0x108000 end=0x109000 outcome=ok",
     ];

@@ -43,6 +43,7 @@ struct Counted {
     anonymous: u64,
     dirty: u64,
     locked: u64,
+    swapped: u64,
 }
 
 impl Counted {
@@ -52,6 +53,7 @@ impl Counted {
             anonymous: self.anonymous + o.anonymous,
             dirty: self.dirty + o.dirty,
             locked: self.locked + o.locked,
+            swapped: self.swapped + o.swapped,
         }
     }
 }
@@ -96,7 +98,18 @@ fn count<P: Platform>(space: &AddressSpace<P>, entry: &EntryInfo) -> Counted {
     if entry.wired > 0 || entry.user_wired {
         counted.locked = counted.there;
     }
+    counted.swapped = swapped(space, entry);
     counted
+}
+
+/// Pages of an entry that are on swap: private ones, and those of memory that is shared.
+fn swapped<P: Platform>(space: &AddressSpace<P>, entry: &EntryInfo) -> u64 {
+    let mut count = 0;
+    space
+        .core()
+        .swapped(entry.range, &mut |_, _| count += 1)
+        .ok();
+    count
 }
 
 /// The lines that follow a mapping's, or all together.
@@ -125,8 +138,8 @@ fn lines(c: &Counted, shared: bool, out: &mut String) {
         ("FilePmdMapped", 0),
         ("Shared_Hugetlb", 0),
         ("Private_Hugetlb", 0),
-        ("Swap", 0),
-        ("SwapPss", 0),
+        ("Swap", c.swapped),
+        ("SwapPss", c.swapped),
         ("Locked", c.locked),
     ];
     for (name, pages) in rows {
@@ -300,7 +313,7 @@ pub(super) fn status<P: Platform>(sys: &Linux<P>, process: &Process<P>) -> Strin
         ("VmExe", uses.program / 1024),
         ("VmLib", uses.libraries / 1024),
         ("VmPTE", figures.resident.div_ceil(512) * kib),
-        ("VmSwap", 0),
+        ("VmSwap", sum.swapped * kib),
         ("HugetlbPages", 0),
     ];
     let mut out = String::new();
@@ -363,6 +376,7 @@ fn page_words<P: Platform>(
     count: usize,
 ) -> Vec<u64> {
     const PRESENT: u64 = 1 << 63;
+    const SWAPPED: u64 = 1 << 62;
     const SHARED: u64 = 1 << 61;
     const EXCLUSIVE: u64 = 1 << 56;
     const SOFT_DIRTY: u64 = 1 << 55;
@@ -389,6 +403,15 @@ fn page_words<P: Platform>(
             };
         };
         pages(space, range, entry, &mut each);
+        if anonymous {
+            // The kind of swap in the lower 5 bits, the slot above.
+            let mut each = |va: VirtAddr, slot: u32| {
+                if let Some(word) = words.get_mut((va.0 / page - first) as usize) {
+                    *word = SWAPPED | SOFT_DIRTY | u64::from(slot) << 5;
+                }
+            };
+            space.core().swapped(range, &mut each).ok();
+        }
     });
     words
 }

@@ -20,7 +20,7 @@ impl<P: Platform> Task<P> {
         match name {
             b"meminfo" => text(meminfo),
             b"vmstat" => text(vmstat),
-            b"swaps" => text(|_| "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n".into()),
+            b"swaps" => text(swaps),
             b"loadavg" => text(loadavg),
             b"sysvipc" => Ok(Node::Dir(Box::new(|| {
                 let files = ["msg", "sem", "shm"].map(|n| (n.as_bytes().to_vec(), DT_REG));
@@ -60,7 +60,7 @@ fn meminfo<P: Platform>(sys: &Linux<P>) -> String {
         ("MemAvailable", (free + files).min(total)),
         ("Buffers", 0),
         ("Cached", files + segments),
-        ("SwapCached", 0),
+        ("SwapCached", c.swap_cached * kib),
         ("Active", active),
         ("Inactive", inactive),
         ("Active(anon)", active.min(anonymous)),
@@ -72,8 +72,8 @@ fn meminfo<P: Platform>(sys: &Linux<P>) -> String {
         ("Inactive(file)", inactive.min(files)),
         ("Unevictable", c.wired * kib),
         ("Mlocked", c.wired * kib),
-        ("SwapTotal", 0),
-        ("SwapFree", 0),
+        ("SwapTotal", c.swap_total * kib),
+        ("SwapFree", (c.swap_total - c.swap_used) * kib),
         ("Dirty", c.laundry * kib),
         ("Writeback", 0),
         ("AnonPages", anonymous),
@@ -104,6 +104,22 @@ fn meminfo<P: Platform>(sys: &Linux<P>) -> String {
          HugePages_Rsvd:        0\nHugePages_Surp:        0\nHugepagesize:       2048 kB\n\
          Hugetlb:               0 kB\n",
     );
+    out
+}
+
+/// The one place to swap to, if there is one.
+fn swaps<P: Platform>(sys: &Linux<P>) -> String {
+    let c = sys.vm.counters();
+    let kib = Linux::<P>::PAGE_BYTES / 1024;
+    let mut out = String::from("Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n");
+    if c.swap_total > 0 {
+        let (total, used) = (c.swap_total * kib, c.swap_used * kib);
+        let _ = writeln!(
+            out,
+            "{:<40}file\t\t{total}\t\t{used}\t\t-2",
+            "/swap\\040(deleted)"
+        );
+    }
     out
 }
 

@@ -99,7 +99,7 @@ impl<M: Machine> Frames<M> {
                 !self.page(frame).is_mapped(),
                 "a mapped frame must not be freed"
             );
-            self.page(frame).reset();
+            self.reset(frame);
         }
         let first = run.first.0;
         let mut buddy = self.buddy.lock();

@@ -238,14 +238,32 @@ impl World {
                 *cell.borrow_mut() = Content::Words(w);
             }
             ref other => {
-                let mut w = match *other {
-                    Content::Either { words, .. } => words,
-                    _ => self.words(other),
-                };
+                let mut w = self.words(other);
                 w[place] = value;
+                if let Content::Either { mut words, .. } = *other {
+                    words[place] = value;
+                    // Now it is copied for certain: from which of the two, what can be read says.
+                    if self.words_of(space, page).is_none_or(|seen| seen == words) {
+                        w = words;
+                    }
+                }
                 *cell.borrow_mut() = Content::Words(w);
             }
         }
+    }
+
+    /// What the VM has, if that may be read.
+    fn words_of(&self, space: usize, page: u64) -> Option<Words> {
+        self.vm.inject_failure(0);
+        let mut words = [0; 4];
+        for (word, place) in words.iter_mut().zip(PLACES) {
+            let mut bytes = [0; 8];
+            let va = VirtAddr(at(page).0 + place);
+            let read = self.vm.space(self.id(space)).read(va, &mut bytes);
+            read.ok()?;
+            *word = u64::from_le_bytes(bytes);
+        }
+        Some(words)
     }
 
     fn agrees(&self, content: &Content, place: usize, seen: u64) -> bool {

@@ -67,17 +67,17 @@ fn a_fork_while_a_range_is_being_wired_copies_it() {
 #[test]
 fn a_wiring_that_fails_half_way_leaves_nobody_wired() {
     let s = Stage::new(256);
-    let file = s.file(24);
+    let file = s.file(48);
     let space = s.space();
     map(
         space,
         0,
-        24,
+        48,
         Mapping::object(file, 0, Sharing::Shared, Prot::RW),
     );
     // The first cluster comes, the second does not.
     s.in_get(move || s.in_get(move || s.files.fail_get.store(true, Ordering::Relaxed)));
-    let failed = space.wire(pages(0, 24));
+    let failed = space.wire(pages(0, 48));
     assert!(matches!(failed, Err(MapError::Pager(_))), "{failed:?}");
     s.files.fail_get.store(false, Ordering::Relaxed);
     check(s.vm);
