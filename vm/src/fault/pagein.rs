@@ -42,7 +42,7 @@ impl Behavior {
     }
 
     /// How many pages are best read from swap together.
-    fn from_swap(self) -> u64 {
+    fn swapped_in(self) -> u64 {
         match self {
             Behavior::Normal => WINDOW,
             Behavior::Sequential => CLUSTER,
@@ -128,7 +128,7 @@ impl<M: Machine> Vm<M> {
         let room = self.frames.free_count() > self.frames.total() / 8 + CLUSTER;
         let pages = match found {
             Found::Pager(_) if room => self.missing(&link.state, behavior.cluster(index), index),
-            Found::Swapped(slot) => self.beside(&link.state, index, slot, behavior.from_swap()),
+            Found::Swapped(slot) => self.beside(&link.state, index, slot, behavior.swapped_in()),
             _ => index..index + 1,
         };
         let (frames, pages) = self.frames_for(pages, index)?;
