@@ -25,8 +25,18 @@ fn semaphores_and_messages_pass_as_on_the_host() {
 }
 
 #[test]
+fn named_queues_keep_order_and_tell_as_on_the_host() {
+    same(&[guest("mqueue")]);
+}
+
+#[test]
 fn timers_run_out_and_descriptors_tell_as_on_the_host() {
     same(&[guest("timers")]);
+}
+
+#[test]
+fn policies_and_priorities_are_kept_as_on_the_host() {
+    same(&[guest("schedule")]);
 }
 
 #[test]
@@ -50,6 +60,11 @@ fn process_tools_see_the_guests() {
 #[test]
 fn files_are_locked_limited_and_copied_as_on_the_host() {
     same(&[guest("files")]);
+}
+
+#[test]
+fn edges_of_calls_are_the_hosts() {
+    same(&[guest("edges")]);
 }
 
 #[test]

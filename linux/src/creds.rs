@@ -121,6 +121,17 @@ pub(crate) struct Caps {
     pub(crate) ambient: u64,
 }
 
+impl Caps {
+    /// What the first of all processes has.
+    pub(crate) const ALL: Caps = Caps {
+        effective: ALL,
+        permitted: ALL,
+        inheritable: 0,
+        bounding: ALL,
+        ambient: 0,
+    };
+}
+
 /// Who a thread is.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Creds {
@@ -156,7 +167,7 @@ impl Creds {
             caps: Caps {
                 effective: id.capabilities & ALL,
                 permitted: id.capabilities & ALL,
-                bounding: ALL,
+                bounding: ALL & !id.withheld,
                 ..Caps::default()
             },
             secure_bits: 0,

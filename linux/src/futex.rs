@@ -239,6 +239,8 @@ impl<P: Platform> Task<P> {
             _ if woken => Ok(()),
             Ok(()) => Ok(()),
             Err(Unfinished::Deadline) => Err(Errno::ETIMEDOUT),
+            // One with an end does not begin anew behind a handler.
+            Err(Unfinished::Signal) if deadline.is_some() => Err(Errno::RESTART_NO_HANDLER),
             Err(Unfinished::Signal) => Err(Errno::RESTART),
         }
     }

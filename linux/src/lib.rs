@@ -48,6 +48,7 @@ pub mod ipc;
 pub mod maps;
 pub mod memory;
 pub mod platform;
+pub mod policy;
 pub mod process;
 pub mod signal;
 pub mod space;

@@ -220,10 +220,22 @@ impl<P: Platform> Process<P> {
         core::mem::replace(&mut self.roots().lock().umask, umask)
     }
 
+    /// Where its directory and mask are: the same for those who share them.
+    pub(crate) fn roots_place(&self) -> usize {
+        Arc::as_ptr(&self.roots()).addr()
+    }
+
     /// Shares directory and mask with nobody any more.
     pub(crate) fn unshare_roots(&self) {
         let own = self.roots().lock().clone().share();
         self.shared.lock().roots = own;
+    }
+
+    /// Shares descriptors with nobody any more.
+    pub(crate) fn unshare_files(&self) {
+        let files = Arc::new(self.files().forked());
+        let old = core::mem::replace(&mut self.shared.lock().files, files);
+        drop(old);
     }
 
     /// Its soft limit number `resource`.

@@ -1,6 +1,7 @@
 //! An address space with the bounds that Linux keeps for it.
 
 use crate::errno::Errno;
+use crate::fs::busy::InUse;
 use crate::platform::Platform;
 use crate::process::Process;
 use crate::syscall::memory_lock::Pages;
@@ -54,6 +55,8 @@ pub(crate) struct AddressSpace<P: Platform> {
     pub(crate) bounds: Lock<P, Bounds, { rank::SPACE }>,
     /// What `membarrier` was told to be ready for.
     pub(crate) barriers: AtomicU32,
+    /// The program's file, which nobody writes meanwhile.
+    program: Option<InUse<P>>,
 }
 
 impl<P: Platform> Linux<P> {
@@ -67,14 +70,18 @@ impl<P: Platform> Linux<P> {
 }
 
 impl<P: Platform> AddressSpace<P> {
-    /// A new empty space.
-    pub(crate) fn create(sys: &'static Linux<P>) -> Result<Arc<AddressSpace<P>>, Errno> {
+    /// A new empty space for a program whose file is in use.
+    pub(crate) fn create(
+        sys: &'static Linux<P>,
+        program: InUse<P>,
+    ) -> Result<Arc<AddressSpace<P>>, Errno> {
         let id = sys.vm.space_create(sys.user_range())?;
         Ok(Arc::new(AddressSpace {
             sys,
             id,
             bounds: Lock::<P, _, { rank::SPACE }>::new(Bounds::default()),
             barriers: AtomicU32::new(0),
+            program: Some(program),
         }))
     }
 
@@ -91,6 +98,7 @@ impl<P: Platform> AddressSpace<P> {
             id,
             bounds: Lock::<P, _, { rank::SPACE }>::new(bounds),
             barriers: AtomicU32::new(self.barriers.load(Ordering::SeqCst)),
+            program: self.program.as_ref().and_then(InUse::again),
         }))
     }
 

@@ -3,6 +3,7 @@
 use crate::alarms::Alarms;
 use crate::errno::Errno;
 use crate::exec::{self, ExecRequest};
+use crate::fs::busy::Busy;
 use crate::fs::inode::Inodes;
 use crate::fs::kernel_page::KernelPage;
 use crate::fs::locks::Locks;
@@ -12,6 +13,7 @@ use crate::fs::socket::names::Sockets;
 use crate::fs::table::FdTable;
 use crate::futex::Futexes;
 use crate::ipc::msg::Queues;
+use crate::ipc::posix::NamedQueues;
 use crate::ipc::sem::Sets;
 use crate::ipc::shm::Segments;
 use crate::platform::{HostFile, Kicker, Platform};
@@ -67,9 +69,11 @@ pub struct Linux<P: Platform> {
     pub(crate) alarms: Alarms<P>,
     pub(crate) settings: Settings<P>,
     pub(crate) locks: Locks<P>,
+    pub(crate) busy: Busy<P>,
     pub(crate) segments: Segments<P>,
     pub(crate) sets: Sets<P>,
     pub(crate) queues: Queues<P>,
+    pub(crate) named_queues: NamedQueues<P>,
     pub(crate) sockets: Sockets<P>,
     pub(crate) processes: Lock<P, Processes<P>, { rank::PROCESSES }>,
     /// The number of processes and threads that polled on something of ours.
@@ -99,9 +103,11 @@ impl<P: Platform> Linux<P> {
             alarms: Alarms::new(),
             settings: Settings::new(),
             locks: Locks::new(),
+            busy: Busy::new(),
             segments: Segments::new(),
             sets: Sets::new(),
             queues: Queues::new(),
+            named_queues: NamedQueues::new(),
             sockets: Sockets::new(),
             processes: Lock::<P, _, { rank::PROCESSES }>::new(Processes::new(main)),
             pollers: AtomicU32::new(0),
@@ -139,6 +145,7 @@ impl<P: Platform> Linux<P> {
         let place = |leads| if leads { process.pid } else { INIT };
         let (pgid, sid) = (place(standing.leads_group), place(standing.leads_session));
         process.signals.lock().ignore(SigSet(standing.ignored));
+        process.nice.store(standing.nice, Ordering::Relaxed);
         let mut table = self.processes.lock();
         table.insert(process.clone(), thread.clone(), pgid, sid);
         if let Some(device) = standing.terminal {

@@ -4,6 +4,7 @@ use crate::blocking::all_channel;
 use crate::creds::Creds;
 use crate::errno::Errno;
 use crate::platform::{GuestThread, Kicker, Platform, Registers, Trap};
+use crate::policy::Policy;
 use crate::process::{ExitStatus, Process};
 use crate::signal::{SigInfo, ThreadSignals};
 use crate::space::AddressSpace;
@@ -33,6 +34,9 @@ pub(crate) struct Thread<P: Platform> {
     pub(crate) system_time: AtomicU64,
     /// The processors that it was told to run on: kept and told.
     pub(crate) affinity: AtomicU64,
+    pub(crate) policy: Lock<P, Policy, { rank::THREAD }>,
+    /// Its priority before devices: kept and told.
+    pub(crate) io_priority: AtomicU32,
     /// Faults that were resolved.
     pub(crate) faults: AtomicU64,
     pub(crate) creds: Lock<P, Creds, { rank::THREAD }>,
@@ -59,6 +63,8 @@ impl<P: Platform> Thread<P> {
             user_before: AtomicU64::new(0),
             system_time: AtomicU64::new(0),
             affinity: AtomicU64::new(u64::MAX),
+            policy: Lock::<P, _, { rank::THREAD }>::new(Policy::default()),
+            io_priority: AtomicU32::new(0),
             faults: AtomicU64::new(0),
             creds: Lock::<P, _, { rank::THREAD }>::new(creds),
             sleeping: AtomicU64::new(0),
@@ -67,6 +73,16 @@ impl<P: Platform> Thread<P> {
             clear_tid: AtomicU64::new(0),
             robust_list: AtomicU64::new(0),
         })
+    }
+
+    /// Begins with what a child has of how its maker is scheduled.
+    pub(crate) fn inherit(&self, maker: &Thread<P>) {
+        let affinity = maker.affinity.load(Ordering::Relaxed);
+        self.affinity.store(affinity, Ordering::Relaxed);
+        let policy = maker.policy.lock().inherited();
+        *self.policy.lock() = policy;
+        let priority = maker.io_priority.load(Ordering::Relaxed);
+        self.io_priority.store(priority, Ordering::Relaxed);
     }
 
     pub(crate) fn tid(&self) -> u32 {

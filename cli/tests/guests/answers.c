@@ -242,6 +242,13 @@ static void stack(void) {
     printf("limit %d %d\n", touch(room + 100 * PAGE, 1), touch(room + 200 * PAGE, 1));
 }
 
+/* No two of these are one mapping: there is an end to them. */
+static void count(void) {
+    int n = 0;
+    while (map(1, n & 1 ? PROT_READ : BOTH, ANON) != MAP_FAILED) n++;
+    printf("%d %d\n", n > 65000 && n <= 65531, errno);
+}
+
 int main(void) {
     static char area[65536];
     stack_t alternate = {.ss_sp = area, .ss_size = sizeof area};
@@ -257,5 +264,6 @@ int main(void) {
     in_child("locked memory", lock_limit);
     in_child("locks", locks);
     in_child("stacks", stack);
+    in_child("count", count);
     return 0;
 }

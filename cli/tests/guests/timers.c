@@ -385,10 +385,51 @@ static void limits(void) {
     wait(0);
 }
 
+/* Lists within lists: one is ready when something on it is. */
+static void lists(void) {
+    struct epoll_event in = {EPOLLIN, {.u32 = 3}}, alone = {EPOLLIN | EPOLLEXCLUSIVE, {.u32 = 4}}, got;
+    int counter = eventfd(0, EFD_NONBLOCK), inner = epoll_create1(0), outer = epoll_create1(0), last = outer, p[2];
+    uint64_t one = 1;
+    SAY(epoll_ctl(inner, EPOLL_CTL_ADD, inner, &in));
+    SAY(epoll_ctl(inner, EPOLL_CTL_ADD, counter, &in));
+    SAY(epoll_ctl(outer, EPOLL_CTL_ADD, inner, &in));
+    SAY(epoll_ctl(inner, EPOLL_CTL_ADD, outer, &in));
+    SAY(epoll_wait(outer, &got, 1, 0));
+    struct pollfd asked = {outer, POLLIN, 0};
+    SAY(poll(&asked, 1, 0));
+    fflush(stdout);
+    if (!fork()) {
+        write(counter, &one, 8);
+        _exit(0);
+    }
+    SAY(epoll_wait(outer, &got, 1, -1));
+    SAY(poll(&asked, 1, -1));
+    printf("%x\n", asked.revents);
+    wait(0);
+    read(counter, &one, 8);
+    SAY(epoll_wait(outer, &got, 1, 0));
+    int timer = timerfd_create(CLOCK_MONOTONIC, 0);
+    struct itimerspec soon = {{0, 0}, {0, 1000000}};
+    timerfd_settime(timer, 0, &soon, 0);
+    SAY(epoll_ctl(inner, EPOLL_CTL_ADD, timer, &in));
+    SAY(epoll_wait(outer, &got, 1, -1));
+    for (int i = 0; i < 5; i++) {
+        int next = epoll_create1(0);
+        SAY(epoll_ctl(next, EPOLL_CTL_ADD, last, &in));
+        last = next;
+    }
+    pipe(p);
+    SAY(epoll_ctl(outer, EPOLL_CTL_ADD, p[0], &alone));
+    SAY(epoll_ctl(outer, EPOLL_CTL_MOD, p[0], &in));
+    SAY(epoll_ctl(outer, EPOLL_CTL_MOD, inner, &alone));
+    alone.events |= EPOLLONESHOT;
+    SAY(epoll_ctl(outer, EPOLL_CTL_ADD, p[1], &alone));
+}
+
 int main(void) {
     setvbuf(stdout, 0, _IOFBF, 1 << 16);
-    void (*all[])(void) = {intervals, posix, timerfds, signalfds, eventfds, pidfds, clocks, limits};
-    for (int i = 0; i < 8; i++) {
+    void (*all[])(void) = {intervals, posix, timerfds, signalfds, eventfds, lists, pidfds, clocks, limits};
+    for (int i = 0; i < 9; i++) {
         all[i]();
         fflush(stdout);
     }

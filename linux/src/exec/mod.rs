@@ -7,6 +7,8 @@ mod stack;
 
 use crate::elf::{self, HEADER_BYTES, Header, Layout, Segment};
 use crate::errno::Errno;
+use crate::fs::busy::{InUse, Use};
+use crate::fs::inode::{Key, key_of};
 use crate::fs::path::Start;
 use crate::platform::{HostFile, Identity, Platform, Registers};
 use crate::space::{AddressSpace, Bounds};
@@ -83,13 +85,13 @@ pub(crate) fn load<P: Platform>(
         .next()
         .unwrap_or_default();
     let name = name[..name.len().min(15)].to_vec();
-    let file = resolve(sys, start, &mut request)?;
+    let (file, program) = resolve(sys, start, &mut request)?;
     let main = examine(sys, file)?;
     let interpreter = match main.layout.interpreter {
         Some((at, len)) => Some(examine_interpreter(sys, &main, at, len)?),
         None => None,
     };
-    let space = AddressSpace::create(sys)?;
+    let space = AddressSpace::create(sys, program)?;
     let regs = populate(sys, &space, &main, interpreter.as_ref(), &request)?;
     let exe = main.file.path().unwrap_or(request.path);
     Ok(Image {
@@ -100,18 +102,20 @@ pub(crate) fn load<P: Platform>(
     })
 }
 
-/// Opens what `request` names, following `#!` lines, which change its arguments.
+/// Opens what `request` names, following `#!` lines, which change its arguments. Nobody writes to
+/// the file from now on.
 fn resolve<P: Platform>(
     sys: &'static Linux<P>,
     start: Option<&Start<P>>,
     request: &mut ExecRequest,
-) -> Result<Arc<P::File>, Errno> {
+) -> Result<(Arc<P::File>, InUse<P>), Errno> {
     for _ in 0..DEPTH {
-        let file = open_program(sys, start, &request.path)?;
+        let (file, key) = open_program(sys, start, &request.path)?;
+        let program = sys.use_file(key, Use::Executed)?;
         let mut line = [0; LINE];
         let n = file.read_at(0, &mut line)?;
         let Some((interpreter, argument)) = script_line(&line[..n])? else {
-            return Ok(Arc::new(file));
+            return Ok((Arc::new(file), program));
         };
         let mut args = vec![interpreter.to_vec()];
         args.extend(argument.map(<[u8]>::to_vec));
@@ -127,7 +131,7 @@ fn open_program<P: Platform>(
     sys: &'static Linux<P>,
     start: Option<&Start<P>>,
     path: &[u8],
-) -> Result<P::File, Errno> {
+) -> Result<(P::File, Key), Errno> {
     let base = match start {
         Some(start) if path.first() != Some(&b'/') => start.base()?,
         _ => None,
@@ -144,7 +148,7 @@ fn open_program<P: Platform>(
     if !stat.is_regular() {
         return Err(Errno::EACCES);
     }
-    Ok(file)
+    Ok((file, key_of(&stat)))
 }
 
 /// An interpreter and its argument.
@@ -212,7 +216,7 @@ fn examine_interpreter<P: Platform>(
         usize::try_from(len).map_err(|_| Errno::ENOEXEC)?,
     )?;
     let name = name.strip_suffix(b"\0").ok_or(Errno::ENOEXEC)?;
-    let file = open_program(sys, None, name)?;
+    let (file, _) = open_program(sys, None, name)?;
     examine(sys, Arc::new(file)).map_err(|e| {
         if e == Errno::ENOEXEC {
             Errno::ELIBBAD

@@ -1,16 +1,19 @@
 //! Open file descriptions: what descriptors share over `dup` and `fork`.
 
+use super::busy::{InUse, Use};
 use super::epoll::Epoll;
 use super::event::EventCounter;
 use super::inode::{InodeRef, Key, key_of};
 use super::locks::Owner;
+use super::made::{Listing, RawFile, TextFile};
 use super::memfile::MemFile;
 use super::pipe::PipeEnd;
-use super::proc::{Lister, Maker, Names, Reader, Taker, Writer};
+use super::proc::{Lister, Maker, Reader, Taker, Writer};
 use super::socket::Socket;
 use super::special::Special;
+use super::told::Told;
 use crate::errno::Errno;
-use crate::platform::{DirEntry, FileStat, HostFile, Moment, Platform};
+use crate::platform::{FileStat, HostFile, Moment, Platform};
 use crate::system::Linux;
 use crate::terminal::MasterEnd;
 use crate::thread::Task;
@@ -32,76 +35,10 @@ pub(crate) struct HostOpen<P: Platform> {
     pub(crate) rdev: (u32, u32),
     /// What hangs a terminal up, if this is a master.
     pub(crate) master: Option<MasterEnd<P>>,
+    /// Kept while it can be written, so that nobody executes it.
+    _written: Option<InUse<P>>,
     /// Its inode, once this description has mapped it.
     inode: Lock<P, Option<InodeRef<P>>, { rank::FILE }>,
-}
-
-/// Text of ours, such as `/proc/self/maps`: made anew whenever it is read from its beginning.
-pub(crate) struct TextFile<P: Platform> {
-    make: Maker,
-    take: Option<Taker>,
-    made: Lock<P, Vec<u8>, { rank::FILE }>,
-    pub(crate) name: Vec<u8>,
-    offset: Lock<P, u64, { rank::FILE }>,
-}
-
-/// A file of ours that is read and written at offsets, such as `/proc/self/pagemap`.
-pub(crate) struct RawFile<P: Platform> {
-    read: Reader,
-    write: Option<Writer>,
-    name: Vec<u8>,
-    offset: Lock<P, u64, { rank::FILE }>,
-}
-
-/// A directory of ours: its names are taken when it is read from its beginning.
-pub(crate) struct Listing<P: Platform> {
-    list: Lister,
-    names: Lock<P, Names, { rank::FILE }>,
-    name: Vec<u8>,
-    next: Lock<P, usize, { rank::FILE }>,
-}
-
-impl<P: Platform> Listing<P> {
-    /// Its path.
-    pub(crate) fn name(&self) -> &[u8] {
-        &self.name
-    }
-
-    /// As many entries as fit in `bytes` as `linux_dirent64`, from where the last call ended.
-    pub(crate) fn entries(&self, bytes: usize) -> Vec<DirEntry> {
-        if *self.next.lock() == 0 {
-            let names = (self.list)();
-            *self.names.lock() = names;
-        }
-        let names = self.names.lock().clone();
-        let mut next = self.next.lock();
-        let mut out = Vec::new();
-        let mut room = bytes;
-        for (i, (name, kind)) in names.iter().enumerate().skip(*next) {
-            let entry = DirEntry {
-                ino: i as u64 + 1,
-                next: i as u64 + 1,
-                kind: *kind,
-                name: name.clone(),
-            };
-            match room.checked_sub(entry.record_bytes()) {
-                Some(left) => room = left,
-                None => break,
-            }
-            out.push(entry);
-            *next = i + 1;
-        }
-        out
-    }
-
-    fn seek(&self, offset: i64, whence: u32) -> Result<u64, Errno> {
-        if whence != abi::SEEK_SET {
-            return Err(Errno::EINVAL);
-        }
-        let to = usize::try_from(offset).map_err(|_| Errno::EINVAL)?;
-        *self.next.lock() = to;
-        Ok(to as u64)
-    }
 }
 
 /// What is open.
@@ -122,6 +59,7 @@ pub(crate) enum Kind<P: Platform> {
 pub(crate) struct OpenFile<P: Platform> {
     pub(crate) kind: Kind<P>,
     flags: AtomicU32,
+    pub(crate) told: Lock<P, Told, { rank::FILE }>,
     /// Its number and the system, once it has locks of its file.
     locker: Lock<P, Option<(&'static Linux<P>, u64)>, { rank::FILE }>,
 }
@@ -136,13 +74,15 @@ impl<P: Platform> Drop for OpenFile<P> {
 }
 
 /// The flags that `F_SETFL` changes.
-const SETTABLE: u32 = abi::O_APPEND | abi::O_NONBLOCK | abi::O_NOATIME | abi::O_DIRECT;
+const SETTABLE: u32 =
+    abi::O_APPEND | abi::O_NONBLOCK | abi::O_NOATIME | abi::O_DIRECT | abi::FASYNC;
 
 impl<P: Platform> OpenFile<P> {
     fn with(kind: Kind<P>, flags: u32) -> OpenFile<P> {
         OpenFile {
             kind,
             flags: AtomicU32::new(flags),
+            told: Lock::<P, _, { rank::FILE }>::new(Told::default()),
             locker: Lock::<P, _, { rank::FILE }>::new(None),
         }
     }
@@ -157,22 +97,34 @@ impl<P: Platform> OpenFile<P> {
             kind: stat.kind(),
             rdev: stat.rdev,
             master: None,
+            _written: None,
             inode: Lock::<P, _, { rank::FILE }>::new(None),
         };
         Ok(OpenFile::with(Kind::Host(host), flags))
     }
 
-    /// The same, with what closing it does if it is the master of a terminal.
-    pub(crate) fn with_master(mut self, sys: &'static Linux<P>) -> OpenFile<P> {
+    /// The same, with what closing it does: if it is the master of a terminal, or written.
+    ///
+    /// Errors: `ETXTBSY` for what is executed.
+    pub(crate) fn opened(mut self, sys: &'static Linux<P>) -> Result<OpenFile<P>, Errno> {
+        let writes = self.may_write();
         if let Kind::Host(host) = &mut self.kind {
             host.master = host.master_end(sys);
+            if writes && host.is_regular() {
+                host._written = Some(sys.use_file(host.key, Use::Written)?);
+            }
         }
-        self
+        Ok(self)
     }
 
     /// Something of ours that is read and written, with further status flags.
     pub(crate) fn own(kind: Kind<P>, flags: u32) -> OpenFile<P> {
         OpenFile::with(kind, abi::O_RDWR | flags)
+    }
+
+    /// Something that is opened in a way of its own.
+    pub(crate) fn special(kind: Kind<P>, flags: u32) -> OpenFile<P> {
+        OpenFile::with(kind, flags)
     }
 
     pub(crate) fn pipe(end: PipeEnd<P>, flags: u32) -> OpenFile<P> {
@@ -211,13 +163,7 @@ impl<P: Platform> OpenFile<P> {
     }
 
     pub(crate) fn text(name: Vec<u8>, make: Maker, take: Option<Taker>, flags: u32) -> OpenFile<P> {
-        let file = TextFile {
-            make,
-            take,
-            made: Lock::<P, _, { rank::FILE }>::new(Vec::new()),
-            name,
-            offset: Lock::<P, _, { rank::FILE }>::new(0),
-        };
+        let file = TextFile::new(name, make, take);
         OpenFile::with(Kind::Text(file), flags | abi::O_LARGEFILE)
     }
 
@@ -227,23 +173,13 @@ impl<P: Platform> OpenFile<P> {
         write: Option<Writer>,
         flags: u32,
     ) -> OpenFile<P> {
-        let file = RawFile {
-            read,
-            write,
-            name,
-            offset: Lock::<P, _, { rank::FILE }>::new(0),
-        };
+        let file = RawFile::new(name, read, write);
         OpenFile::with(Kind::Raw(file), flags | abi::O_LARGEFILE)
     }
 
     /// A directory of ours with the names and kinds that `list` makes.
     pub(crate) fn listing(name: Vec<u8>, list: Lister) -> OpenFile<P> {
-        let listing = Listing {
-            list,
-            names: Lock::<P, _, { rank::FILE }>::new(Names::new()),
-            name,
-            next: Lock::<P, _, { rank::FILE }>::new(0),
-        };
+        let listing = Listing::new(name, list);
         OpenFile::with(Kind::Listing(listing), abi::O_RDONLY | abi::O_DIRECTORY)
     }
 
@@ -261,8 +197,10 @@ impl<P: Platform> OpenFile<P> {
     pub(crate) fn set_flags(&self, wanted: u32) -> Result<(), Errno> {
         let flags = self.flags() & !SETTABLE | wanted & SETTABLE;
         if let Kind::Host(host) = &self.kind {
-            // Waiting is ours to do: the host's file keeps the way in which it waits.
-            host.file.set_flags(flags & !abi::O_NONBLOCK)?;
+            // Waiting and telling are ours to do: the host's file keeps the way in which it waits.
+            let way = host.file.flags()? & abi::O_NONBLOCK;
+            let kept = flags & !(abi::O_NONBLOCK | abi::FASYNC);
+            host.file.set_flags(kept | way)?;
         }
         self.flags.store(flags, Ordering::Relaxed);
         Ok(())
@@ -297,7 +235,8 @@ impl<P: Platform> OpenFile<P> {
             Kind::Text(_) | Kind::Raw(_) => Ok(made_up(abi::S_IFREG | 0o444, 1, 0)),
             Kind::Listing(_) => Ok(made_up(abi::S_IFDIR | 0o500, 1, 0)),
             Kind::Socket(socket) => Ok(made_up(abi::S_IFSOCK | 0o777, socket.id(), 0)),
-            Kind::Event(_) | Kind::Epoll(_) | Kind::Special(_) => Ok(made_up(0o600, 1, 0)),
+            Kind::Special(special) => Ok(special.stat()),
+            Kind::Event(_) | Kind::Epoll(_) => Ok(made_up(0o600, 1, 0)),
         }
     }
 
@@ -339,9 +278,9 @@ impl<P: Platform> OpenFile<P> {
             Kind::Host(host) => host.file.path(),
             Kind::Pipe(pipe) => Ok(format!("pipe:[{}]", pipe.id()).into_bytes()),
             Kind::Memory(file) => Ok(file.path().to_vec()),
-            Kind::Text(text) => Ok(text.name.clone()),
-            Kind::Raw(raw) => Ok(raw.name.clone()),
-            Kind::Listing(listing) => Ok(listing.name.clone()),
+            Kind::Text(text) => Ok(text.name().to_vec()),
+            Kind::Raw(raw) => Ok(raw.name().to_vec()),
+            Kind::Listing(listing) => Ok(listing.name().to_vec()),
             Kind::Socket(socket) => Ok(format!("socket:[{}]", socket.id()).into_bytes()),
             Kind::Event(_) => Ok(b"anon_inode:[eventfd]".to_vec()),
             Kind::Epoll(_) => Ok(b"anon_inode:[eventpoll]".to_vec()),
@@ -356,6 +295,7 @@ impl<P: Platform> OpenFile<P> {
             Kind::Socket(socket) => socket.changes(),
             Kind::Event(event) => event.changes(),
             Kind::Special(special) => special.changes(),
+            Kind::Epoll(list) => list.changes(),
             _ => 0,
         }
     }
@@ -378,6 +318,7 @@ impl<P: Platform> OpenFile<P> {
     pub(crate) fn due(&self, task: &Task<P>) -> Option<u64> {
         match &self.kind {
             Kind::Special(special) => special.due(task),
+            Kind::Epoll(list) => list.due(task),
             _ => None,
         }
     }
@@ -390,8 +331,8 @@ impl<P: Platform> OpenFile<P> {
             Kind::Socket(socket) => socket.poll(),
             Kind::Event(event) => event.poll(),
             Kind::Special(special) => special.poll(task),
-            // A list of files is asked by `epoll_wait` only.
-            Kind::Host(_) | Kind::Epoll(_) => 0,
+            Kind::Epoll(list) => list.poll(task),
+            Kind::Host(_) => 0,
             Kind::Memory(_) | Kind::Text(_) | Kind::Raw(_) | Kind::Listing(_) => READY as u16,
         }
     }
@@ -409,83 +350,6 @@ pub(crate) fn made_up(mode: u32, ino: u64, size: u64) -> FileStat {
         mtime: Moment::default(),
         dev: (0, 2),
         ..FileStat::default()
-    }
-}
-
-impl<P: Platform> TextFile<P> {
-    pub(crate) fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize, Errno> {
-        if offset == 0 {
-            let text = (self.make)()?;
-            *self.made.lock() = text;
-        }
-        let text = self.made.lock();
-        let from = usize::try_from(offset)
-            .unwrap_or(usize::MAX)
-            .min(text.len());
-        let n = buf.len().min(text.len() - from);
-        buf[..n].copy_from_slice(&text[from..from + n]);
-        Ok(n)
-    }
-
-    pub(crate) fn read(&self, buf: &mut [u8]) -> Result<usize, Errno> {
-        let at = *self.offset.lock();
-        let n = self.read_at(at, buf)?;
-        *self.offset.lock() = at + n as u64;
-        Ok(n)
-    }
-
-    /// Takes what is written, wherever.
-    pub(crate) fn write(&self, bytes: &[u8]) -> Result<usize, Errno> {
-        (self.take.as_ref().ok_or(Errno::EINVAL)?)(bytes)?;
-        Ok(bytes.len())
-    }
-
-    fn seek(&self, offset: i64, whence: u32) -> Result<u64, Errno> {
-        let mut at = self.offset.lock();
-        let base = match whence {
-            abi::SEEK_SET => 0,
-            abi::SEEK_CUR => *at,
-            _ => return Err(Errno::EINVAL),
-        };
-        *at = base.checked_add_signed(offset).ok_or(Errno::EINVAL)?;
-        Ok(*at)
-    }
-}
-
-impl<P: Platform> RawFile<P> {
-    pub(crate) fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize, Errno> {
-        (self.read)(offset, buf)
-    }
-
-    pub(crate) fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<usize, Errno> {
-        (self.write.as_ref().ok_or(Errno::EINVAL)?)(offset, bytes)
-    }
-
-    /// Reads at its own offset.
-    pub(crate) fn read(&self, buf: &mut [u8]) -> Result<usize, Errno> {
-        let at = *self.offset.lock();
-        let n = self.read_at(at, buf)?;
-        *self.offset.lock() = at.saturating_add(n as u64);
-        Ok(n)
-    }
-
-    /// Writes at its own offset.
-    pub(crate) fn write(&self, bytes: &[u8]) -> Result<usize, Errno> {
-        let at = *self.offset.lock();
-        let n = self.write_at(at, bytes)?;
-        *self.offset.lock() = at.saturating_add(n as u64);
-        Ok(n)
-    }
-
-    /// Any offset, as a number without sign, is one of an address.
-    fn seek(&self, offset: i64, whence: u32) -> Result<u64, Errno> {
-        let mut at = self.offset.lock();
-        *at = match whence {
-            abi::SEEK_SET => offset as u64,
-            abi::SEEK_CUR => at.wrapping_add_signed(offset),
-            _ => return Err(Errno::EINVAL),
-        };
-        Ok(*at)
     }
 }
 

@@ -257,6 +257,16 @@ impl<P: Platform> Inodes<P> {
     /// last use: a mapping, a file, a process.
     pub(crate) fn sweep(&self, sys: &Linux<P>) {
         sys.memory_inodes.sweep(sys);
+        self.sweep_files(sys);
+    }
+
+    /// The same, where what is memory only may wait.
+    pub(crate) fn sweep_soon(&self, sys: &Linux<P>) {
+        sys.memory_inodes.sweep_soon(sys);
+        self.sweep_files(sys);
+    }
+
+    fn sweep_files(&self, sys: &Linux<P>) {
         sys.segments.sweep(sys, 0);
         let mut leaving = Vec::new();
         for entry in self.table.lock().by_key.values_mut() {

@@ -236,7 +236,13 @@ impl<P: Platform> Linux<P> {
     }
 
     /// A process has closed a descriptor of `file`: its locks of records go.
+    /// And of a queue it is told nothing any more.
     pub(crate) fn closed_by(&self, file: &OpenFile<P>, pid: u32) {
+        if let Kind::Special(special) = &file.kind
+            && let Some(queue) = special.as_queue()
+        {
+            queue.forget(pid);
+        }
         let Some(key) = file.lock_key() else { return };
         if self.locks.has_records(key, pid) {
             let all = (0, TO_THE_END);

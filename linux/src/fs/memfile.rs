@@ -225,6 +225,13 @@ impl<P: Platform> MemFile<P> {
             abi::SEEK_SET => 0,
             abi::SEEK_CUR => *at,
             abi::SEEK_END => size,
+            abi::SEEK_DATA | abi::SEEK_HOLE => {
+                // All of it is data, and the hole is behind its end.
+                let from = u64::try_from(offset).ok().filter(|&o| o < size);
+                let from = from.ok_or(Errno::ENXIO)?;
+                *at = if whence == abi::SEEK_DATA { from } else { size };
+                return Ok(*at);
+            }
             _ => return Err(Errno::EINVAL),
         };
         *at = base

@@ -12,7 +12,7 @@ use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bsdvm::ObjectId;
-use core::sync::atomic::AtomicU32;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// A file that is memory.
 pub(crate) struct MemInode {
@@ -30,12 +30,15 @@ pub(crate) struct MemInode {
 /// Every file that is memory, by the number of its object.
 pub(crate) struct MemInodes<P: Platform> {
     table: Lock<P, BTreeMap<u32, Arc<MemInode>>, { rank::INODES }>,
+    /// How often a sweep was put off.
+    put_off: AtomicU64,
 }
 
 impl<P: Platform> MemInodes<P> {
     pub(crate) fn new() -> Self {
         MemInodes {
             table: Lock::<P, _, { rank::INODES }>::new(BTreeMap::new()),
+            put_off: AtomicU64::new(0),
         }
     }
 
@@ -70,8 +73,18 @@ impl<P: Platform> MemInodes<P> {
         found.filter(|inode| inode.object == object).cloned()
     }
 
+    /// As [`MemInodes::sweep`], put off where there are many: each is looked at.
+    pub(crate) fn sweep_soon(&self, sys: &Linux<P>) {
+        const AT_ONCE: u64 = 64;
+        let put_off = self.put_off.fetch_add(1, Ordering::Relaxed);
+        if put_off >= self.table.lock().len() as u64 / AT_ONCE {
+            self.sweep(sys);
+        }
+    }
+
     /// Lets go of the files that nobody shows any more.
     pub(crate) fn sweep(&self, sys: &Linux<P>) {
+        self.put_off.store(0, Ordering::Relaxed);
         let mut gone = Vec::new();
         let mut table = self.table.lock();
         table.retain(|_, inode| {

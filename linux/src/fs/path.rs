@@ -47,6 +47,14 @@ impl<P: Platform> WorkingDir<P> {
         }
     }
 
+    /// Whether it has lost its name.
+    pub(crate) fn is_removed(&self) -> Result<bool, Errno> {
+        match &self.dir {
+            Some(dir) => Ok(dir.stat()?.links == 0),
+            None => Ok(false),
+        }
+    }
+
     /// Its absolute path.
     pub(crate) fn path(&self, platform: &P) -> Result<Vec<u8>, Errno> {
         if let Some(own) = &self.own {
@@ -180,7 +188,16 @@ impl<P: Platform> Task<P> {
         if fd == AT_FDCWD {
             return Ok(Start::Dir(self.process.cwd()));
         }
-        Ok(Start::File(self.file(fd as u64)?))
+        let file = self.file(fd as u64)?;
+        if let Kind::Listing(listing) = &file.kind {
+            // What is not ours below a directory of ours is the host's.
+            let flags = abi::O_PATH | abi::O_DIRECTORY;
+            if let Ok(dir) = self.sys.platform.open(None, listing.name(), flags, 0) {
+                let dir = WorkingDir::own(dir, listing.name().to_vec());
+                return Ok(Start::Dir(Arc::new(dir)));
+            }
+        }
+        Ok(Start::File(file))
     }
 
     /// As [`Task::start_at`], for a path that may be absolute: then the descriptor does not matter.

@@ -62,16 +62,16 @@ impl Buffer {
 
     /// Adds what fits of `bytes`: all or nothing up to [`ATOMIC`].
     fn add(&mut self, bytes: &[u8]) -> Attempt<usize> {
+        // Nothing is written anywhere, also where nobody reads.
+        if bytes.is_empty() {
+            return Attempt::Done(0);
+        }
         if self.readers == 0 {
             return Attempt::Broken;
         }
         let fits = self.room().min(bytes.len());
         if fits == 0 || (bytes.len() <= ATOMIC && fits < bytes.len()) {
-            return if bytes.is_empty() {
-                Attempt::Done(0)
-            } else {
-                Attempt::Wait
-            };
+            return Attempt::Wait;
         }
         self.bytes.extend(&bytes[..fits]);
         Attempt::Done(fits)
@@ -285,5 +285,6 @@ mod tests {
         assert_eq!(b.take(5), Attempt::Broken);
         b.readers = 0;
         assert_eq!(b.add(b"y"), Attempt::Broken);
+        assert_eq!(b.add(b""), Attempt::Done(0));
     }
 }

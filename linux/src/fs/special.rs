@@ -1,11 +1,14 @@
 //! Files that stand for something else: timers, signals, processes.
 
+use super::file::made_up;
 use super::pidfile::PidFile;
 use super::sigfile::SignalFile;
 use super::timerfile::TimerFile;
 use crate::errno::Errno;
-use crate::platform::Platform;
+use crate::ipc::posix::MessageQueue;
+use crate::platform::{FileStat, Platform};
 use crate::thread::Task;
+use alloc::sync::Arc;
 use bsdvm::Channel;
 
 /// What such a file does. What it says may depend on who asks.
@@ -44,6 +47,15 @@ pub(crate) trait Special<P: Platform>: Send + Sync + 'static {
     }
 
     fn as_signals(&self) -> Option<&SignalFile> {
+        None
+    }
+
+    /// What `stat` tells of it.
+    fn stat(&self) -> FileStat {
+        made_up(0o600, 1, 0)
+    }
+
+    fn as_queue(&self) -> Option<&Arc<MessageQueue<P>>> {
         None
     }
 

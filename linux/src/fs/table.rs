@@ -102,6 +102,27 @@ impl<P: Platform> FdTable<P> {
         Ok(n as u32)
     }
 
+    /// Whether a number below `limit` is free, before a file is opened for it.
+    pub(crate) fn check_room(&self, limit: u64) -> Result<(), Errno> {
+        let slots = self.slots.lock();
+        let full = slots.len() as u64 >= limit.min(MOST);
+        if full && slots.iter().take(limit as usize).all(Option::is_some) {
+            return Err(Errno::EMFILE);
+        }
+        Ok(())
+    }
+
+    /// How many numbers there is a place for, used or not: as a kernel's table grows, in powers
+    /// of two.
+    pub(crate) fn places(&self) -> u64 {
+        const FIRST: u64 = 64;
+        const SECOND: u64 = 256;
+        match self.slots.lock().len() as u64 {
+            0..=FIRST => FIRST,
+            n => n.next_power_of_two().max(SECOND),
+        }
+    }
+
     /// Enters a file at `fd` and gives back what was there (`dup2`).
     pub(crate) fn replace(
         &self,

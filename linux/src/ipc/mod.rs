@@ -1,10 +1,12 @@
-//! System V objects: shared memory, semaphores, queues of messages.
+//! System V objects: shared memory, semaphores, queues of messages; and the queues of POSIX
+//! (`posix`), which are files.
 //!
 //! A table for each kind gives out numbers as Linux does: the low bits are a place, the others
 //! tell those apart that had the same place one after the other. What a caller may do with an
 //! object is decided here for all kinds.
 
 pub(crate) mod msg;
+pub(crate) mod posix;
 pub(crate) mod sem;
 pub(crate) mod shm;
 

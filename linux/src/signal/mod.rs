@@ -388,6 +388,11 @@ impl<P: Platform> ProcessSignals<P> {
         }
     }
 
+    /// Where the dispositions are: the same for those who share them.
+    pub(crate) fn place(&self) -> usize {
+        Arc::as_ptr(&self.actions).addr()
+    }
+
     /// What is left after `exec`; whoever shared the dispositions keeps them.
     pub(crate) fn reset_for_exec(&mut self) {
         let mut actions = self.actions.lock().clone();

@@ -3,6 +3,7 @@
 use super::{Answer, Args, Calls};
 use crate::errno::Errno;
 use crate::platform::Platform;
+use crate::policy::{BATCH, DEADLINE, FIFO, OTHER, Policy, ROUND_ROBIN};
 use crate::syscall::time::Timespec;
 use crate::thread::Task;
 use core::sync::atomic::Ordering;
@@ -12,13 +13,15 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 /// The first `struct sched_attr`, and the size up to which one may be.
 const FIRST: u64 = 48;
 const LARGEST: u64 = 4096;
-/// `SCHED_OTHER`, `SCHED_BATCH`, `SCHED_IDLE`.
-const ORDINARY: [u32; 3] = [0, 3, 5];
-/// `SCHED_FIFO`, `SCHED_RR`, `SCHED_DEADLINE`.
-const REAL_TIME: [u32; 3] = [1, 2, 6];
 const FLAGS_KNOWN: u64 = 0x7f;
+/// `SCHED_FLAG_RESET_ON_FORK`.
+const RESET_ON_FORK: u64 = 1;
+/// `SCHED_FLAG_KEEP_POLICY` and `SCHED_FLAG_KEEP_PARAMS`.
+const KEEP_POLICY: u64 = 8;
+const KEEP_PARAMS: u64 = 16;
 /// How long an ordinary thread runs at a time, as it is told.
 const SLICE: u64 = 3_000_000;
+const MILLISECOND: u64 = 1_000_000;
 
 /// `struct sched_attr`.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -57,16 +60,31 @@ impl<P: Platform> Task<P> {
         }
         let mut wanted = Attributes::default();
         wanted.as_mut_bytes()[..known].copy_from_slice(&raw[..known]);
-        self.check_scheduled(pid)?;
-        if wanted.flags & !FLAGS_KNOWN != 0 {
+        if wanted.flags & !FLAGS_KNOWN != 0 || (wanted.policy as i32) < 0 {
             return Err(Errno::EINVAL);
         }
-        match wanted.policy {
-            p if ORDINARY.contains(&p) && wanted.priority == 0 => {}
-            p if REAL_TIME.contains(&p) => return Err(Errno::EPERM),
-            _ => return Err(Errno::EINVAL),
+        let thread = self.scheduled(pid)?;
+        let old = *thread.policy.lock();
+        let keeps = |flag| wanted.flags & flag != 0;
+        let mut policy = Policy {
+            number: wanted.policy,
+            priority: wanted.priority,
+            reset_on_fork: keeps(RESET_ON_FORK),
+            deadline: wanted.deadline,
+        };
+        if keeps(KEEP_POLICY) {
+            (policy.number, policy.reset_on_fork) = (old.number, old.reset_on_fork);
         }
-        if wanted.policy != 0 && wanted.policy != 3 {
+        if keeps(KEEP_PARAMS) {
+            (policy.priority, policy.deadline) = (old.priority, old.deadline);
+        }
+        if policy.number != DEADLINE {
+            policy.deadline = [0; 3];
+        } else if policy.deadline[2] == 0 {
+            policy.deadline[2] = policy.deadline[1];
+        }
+        self.set_policy(&thread, policy)?;
+        if keeps(KEEP_PARAMS) || !matches!(policy.number, OTHER | BATCH) {
             return Ok(0);
         }
         self.setpriority([0, pid, wanted.nice as u64, 0, 0, 0])
@@ -77,7 +95,7 @@ impl<P: Platform> Task<P> {
         if to == 0 || (pid as i32) < 0 || !(FIRST..=LARGEST).contains(&size) || flags as u32 != 0 {
             return Err(Errno::EINVAL);
         }
-        self.check_scheduled(pid)?;
+        let policy = self.policy_of(pid)?;
         let process = match pid {
             0 => self.process.clone(),
             tid => self.process_with(tid as u32)?,
@@ -85,19 +103,33 @@ impl<P: Platform> Task<P> {
         let len = size.min(size_of::<Attributes>() as u64);
         let attributes = Attributes {
             size: len as u32,
-            nice: process.nice.load(Ordering::Relaxed),
+            policy: policy.number,
+            flags: if policy.reset_on_fork {
+                RESET_ON_FORK
+            } else {
+                0
+            },
+            priority: policy.priority,
+            deadline: policy.deadline,
+            nice: match policy.number {
+                OTHER | BATCH => process.nice.load(Ordering::Relaxed),
+                _ => 0,
+            },
             clamps: [0, 1024],
-            ..Attributes::default()
         };
         self.write_user(to, &attributes.as_bytes()[..len as usize])
             .map(|()| 0)
     }
 
     fn sched_rr_get_interval(&mut self, [pid, to, ..]: Args) -> Answer {
-        if (pid as i32) < 0 {
-            return Err(Errno::EINVAL);
-        }
-        self.check_scheduled(pid)?;
-        self.put(to, &Timespec::of(SLICE)).map(|()| 0)
+        let slice = match self.policy_of(pid)?.number {
+            FIFO | DEADLINE => 0,
+            ROUND_ROBIN => {
+                let millis = self.sys.settings.number("kernel/sched_rr_timeslice_ms");
+                u64::try_from(millis).unwrap_or(0) * MILLISECOND
+            }
+            _ => SLICE,
+        };
+        self.put(to, &Timespec::of(slice)).map(|()| 0)
     }
 }

@@ -118,6 +118,11 @@ impl<P: Platform> Task<P> {
 
     fn clone(&mut self, [flags, stack, parent_tid, child_tid, tls, _]: Args) -> Answer {
         let flags = flags as u32;
+        // Both would be stored in the same place.
+        let both = abi::CLONE_PIDFD | abi::CLONE_PARENT_SETTID;
+        if flags & both == both {
+            return Err(Errno::EINVAL);
+        }
         self.create(Wanted {
             flags: flags & !abi::CSIGNAL,
             exit_signal: flags & abi::CSIGNAL,
@@ -168,9 +173,7 @@ impl<P: Platform> Task<P> {
             self.process.unshare_roots();
         }
         if flags & abi::CLONE_FILES != 0 {
-            let files = Arc::new(self.process.files().forked());
-            let old = core::mem::replace(&mut self.process.shared.lock().files, files);
-            drop(old);
+            self.process.unshare_files();
         }
         Ok(0)
     }
@@ -179,14 +182,16 @@ impl<P: Platform> Task<P> {
         let has = |flag| wanted.flags & flag != 0;
         let thread = has(abi::CLONE_THREAD);
         let descriptor = has(abi::CLONE_PIDFD);
+        let apart = has(abi::CLONE_NEWNS) || has(abi::CLONE_NEWUSER);
         let inconsistent = (thread && !has(abi::CLONE_SIGHAND))
             || (descriptor && (thread || has(abi::CLONE_DETACHED)))
+            || (has(abi::CLONE_FS) && apart)
             || (has(abi::CLONE_SIGHAND) && !has(abi::CLONE_VM));
-        if has(NAMESPACES) {
-            return Err(Errno::EPERM);
-        }
         if inconsistent || wanted.exit_signal > crate::signal::SIGNALS {
             return Err(Errno::EINVAL);
+        }
+        if has(NAMESPACES) {
+            return Err(Errno::EPERM);
         }
         if !thread {
             self.check_process_limit()?;
@@ -279,6 +284,9 @@ impl<P: Platform> Task<P> {
             let child = self
                 .process
                 .child(tid, space.clone(), files, creds, (wanted.flags, now));
+            if self.thread.policy.lock().reset_on_fork {
+                child.nice.fetch_max(0, Ordering::Relaxed);
+            }
             if wanted.clears {
                 child.signals.lock().reset_for_exec();
             }
@@ -286,8 +294,7 @@ impl<P: Platform> Task<P> {
         };
         let thread = Thread::new(tid, &cpu, self.creds());
         self.inherit_signals(&thread, wanted);
-        let affinity = self.thread.affinity.load(Ordering::Relaxed);
-        thread.affinity.store(affinity, Ordering::Relaxed);
+        thread.inherit(&self.thread);
         let mut child = Task::new(self.sys, process, thread, cpu, space);
         child.regs = self.regs;
         child.regs.rax = 0;

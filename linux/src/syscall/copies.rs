@@ -80,6 +80,16 @@ impl<P: Platform> Task<P> {
         }
     }
 
+    /// The same for a copy: one from before the beginning would run over the end of all offsets,
+    /// which is looked at last.
+    fn copy_offset(&self, at: u64) -> Result<Result<At, Errno>, Errno> {
+        let negative = at != 0 && self.get::<i64>(at)? < 0;
+        Ok(match negative {
+            true => Err(Errno::EOVERFLOW),
+            false => self.offset_at(at),
+        })
+    }
+
     fn offset_at(&self, at: u64) -> Result<At, Errno> {
         match at {
             0 => Ok(At::Own),
@@ -96,7 +106,7 @@ impl<P: Platform> Task<P> {
 
     fn copy_file_range(&mut self, [from, from_at, to, to_at, len, flags]: Args) -> Answer {
         let (from, to) = (self.file(from)?, self.file(to)?);
-        let (mut read, mut write) = (self.offset_at(from_at)?, self.offset_at(to_at)?);
+        let (read, write) = (self.copy_offset(from_at)?, self.copy_offset(to_at)?);
         if flags as u32 != 0 {
             return Err(Errno::EINVAL);
         }
@@ -111,6 +121,7 @@ impl<P: Platform> Task<P> {
         if !from.may_read() || !to.may_write() || to.flags() & abi::O_APPEND != 0 {
             return Err(Errno::EBADF);
         }
+        let (mut read, mut write) = (read?, write?);
         let place = |at: At, f: &OpenFile<P>| match at {
             At::Own => f.position(),
             At::Offset(o) => o,

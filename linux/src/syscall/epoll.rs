@@ -1,6 +1,6 @@
 //! Event counters and lists of files that are waited for: `eventfd2`, `epoll`.
 
-use super::poll::{ALWAYS, Asked};
+use super::poll::Asked;
 use super::{Answer, Args, Calls};
 use crate::errno::Errno;
 use crate::fs::epoll::{Epoll, Interest};
@@ -72,17 +72,22 @@ impl<P: Platform> Task<P> {
         let events = events.try_into().map_or(0, u32::from_le_bytes);
         let data = data.try_into().map_or(0, u64::from_le_bytes);
         let (list, file) = (self.file(epoll)?, self.file(fd)?);
-        let Kind::Epoll(list) = &list.kind else {
-            return Err(Errno::EINVAL);
-        };
         match &file.kind {
-            // Lists of lists are not there.
-            Kind::Epoll(_) => return Err(Errno::EINVAL),
             Kind::Host(host) if !host.waits() => return Err(Errno::EPERM),
             Kind::Memory(_) | Kind::Text(_) | Kind::Raw(_) | Kind::Listing(_) => {
                 return Err(Errno::EPERM);
             }
             _ => {}
+        }
+        let Kind::Epoll(list) = &list.kind else {
+            return Err(Errno::EINVAL);
+        };
+        if matches!(&file.kind, Kind::Epoll(own) if core::ptr::eq(own, list)) {
+            return Err(Errno::EINVAL);
+        }
+        if operation == abi::EPOLL_CTL_ADD {
+            Epoll::check_exclusive(events, &file)?;
+            list.check_nesting(&file)?;
         }
         list.control(operation, (fd as u32, &file), (events, data))?;
         self.sys.wake_pollers();
@@ -144,13 +149,8 @@ impl<P: Platform> Task<P> {
 
 /// An interest as a question; one that was told its only time asks nothing.
 fn asked<P: Platform>(interest: &Interest<P>) -> Asked<P> {
-    const BITS: u32 = 0xffff;
-    let spent = interest.events & !(abi::EPOLLONESHOT | abi::EPOLLET) == 0
-        && interest.events & abi::EPOLLONESHOT != 0;
-    let mut asked = Asked::new(
-        interest.file.upgrade().filter(|_| !spent),
-        (interest.events & BITS) as u16 | ALWAYS,
-    );
+    let file = interest.file.upgrade().filter(|_| !interest.is_spent());
+    let mut asked = Asked::new(file, interest.wanted());
     asked.told = if interest.is_edge() { interest.told } else { 0 };
     asked
 }

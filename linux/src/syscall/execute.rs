@@ -30,12 +30,22 @@ impl<P: Platform> Task<P> {
 
     fn execveat(&mut self, [dir, path, args, env, flags, _]: Args) -> Answer {
         let path = self.path(path)?;
-        if flags as u32 & !abi::AT_EMPTY_PATH != 0 {
+        let flags = flags as u32;
+        if flags & !(abi::AT_EMPTY_PATH | abi::AT_SYMLINK_NOFOLLOW) != 0 {
             return Err(Errno::EINVAL);
         }
-        if path.is_empty() && flags as u32 & abi::AT_EMPTY_PATH != 0 {
+        if path.is_empty() && flags & abi::AT_EMPTY_PATH != 0 {
+            if dir as i32 == abi::AT_FDCWD {
+                return Err(Errno::EACCES);
+            }
             let name = self.file(dir)?.name()?;
             return self.execute(abi::AT_FDCWD as u64, name, args, env);
+        }
+        if flags & abi::AT_SYMLINK_NOFOLLOW != 0 {
+            let start = self.start_for(dir, &path)?;
+            if self.sys.platform.read_link(start.base()?, &path).is_ok() {
+                return Err(Errno::ELOOP);
+            }
         }
         self.execute(dir, path, args, env)
     }

@@ -6,7 +6,7 @@ use crate::errno::Errno;
 use crate::fs::file::{Kind, OpenFile};
 use crate::fs::memfile::MemFile;
 use crate::fs::path::{Own, is_own_terminal};
-use crate::fs::pipe::{Pipe, PipeEnd};
+use crate::fs::pipe::Pipe;
 use crate::fs::proc::Node;
 use crate::fs::table::OnExec;
 use crate::platform::{DirEntry, HostFile, Platform};
@@ -18,10 +18,8 @@ use linux_raw_sys::general as abi;
 use linux_raw_sys::ioctl;
 
 const RLIMIT_NOFILE: u32 = 7;
+const CLOSE_RANGE_UNSHARE: u32 = 2;
 const CLOSE_RANGE_CLOEXEC: u32 = 4;
-const F_DUPFD_CLOEXEC: u32 = 1030;
-const F_SETPIPE_SZ: u32 = 1031;
-const F_GETPIPE_SZ: u32 = 1032;
 
 impl<P: Platform> Task<P> {
     pub(super) const FILE: Calls<P> = &[
@@ -34,7 +32,6 @@ impl<P: Platform> Task<P> {
         (abi::__NR_dup, Self::dup),
         (abi::__NR_dup2, Self::dup2),
         (abi::__NR_dup3, Self::dup3),
-        (abi::__NR_fcntl, Self::fcntl),
         (abi::__NR_ioctl, Self::ioctl),
         (abi::__NR_pipe, Self::pipe),
         (abi::__NR_pipe2, Self::pipe2),
@@ -48,7 +45,7 @@ impl<P: Platform> Task<P> {
         (abi::__NR_getdents, Self::old_getdents),
     ];
 
-    fn descriptor_limit(&self) -> u64 {
+    pub(super) fn descriptor_limit(&self) -> u64 {
         self.process.limit(RLIMIT_NOFILE)
     }
 
@@ -72,6 +69,7 @@ impl<P: Platform> Task<P> {
         let path = self.path(path)?;
         let flags = flags as u32;
         let on_exec = OnExec::from_flags(flags);
+        self.process.files().check_room(self.descriptor_limit())?;
         let file = match self.own_path_at(dir, &path) {
             None if is_own_terminal(&path) => Arc::new(self.open_own_terminal(flags)?),
             Some((own, full)) => self.open_own(&own, &full, flags)?,
@@ -89,12 +87,16 @@ impl<P: Platform> Task<P> {
     ) -> Result<OpenFile<P>, Errno> {
         let start = self.start_for(dir, path)?;
         let umask = self.process.umask();
+        let new = abi::O_CREAT | abi::O_EXCL;
+        if flags & abi::O_ACCMODE != abi::O_RDONLY && flags & (new | abi::O_PATH) != new {
+            self.sys.refuse_executed(start.base()?, path)?;
+        }
         let mode = mode & 0o7777 & !umask;
         let file = self
             .sys
             .platform
             .open(start.base()?, path, flags & !abi::O_CLOEXEC, mode)?;
-        let file = OpenFile::host(file)?.with_master(self.sys);
+        let file = OpenFile::host(file)?.opened(self.sys)?;
         if let Some(host) = file.as_host()
             && flags & abi::O_NOCTTY == 0
             && file.may_read()
@@ -159,6 +161,8 @@ impl<P: Platform> Task<P> {
                 return Err(Errno::EACCES);
             }
             Node::Text(text, take) => OpenFile::text(named, text, take, kept),
+            // Not even by the superuser.
+            Node::Order(_) if access != abi::O_WRONLY => return Err(Errno::EACCES),
             Node::Order(take) => {
                 let empty = alloc::boxed::Box::new(|| Err(Errno::EINVAL));
                 OpenFile::text(named, empty, Some(take), kept)
@@ -224,37 +228,25 @@ impl<P: Platform> Task<P> {
         if first > last {
             return Err(Errno::EINVAL);
         }
+        let flags = flags as u32;
+        if flags & !(CLOSE_RANGE_UNSHARE | CLOSE_RANGE_CLOEXEC) != 0 {
+            return Err(Errno::EINVAL);
+        }
+        if flags & CLOSE_RANGE_UNSHARE != 0 {
+            self.process.unshare_files();
+        }
         let files = self.process.files();
-        match flags as u32 {
-            0 => self.closed_all(files.take_range(first..=last)),
-            CLOSE_RANGE_CLOEXEC => {
-                for fd in files.numbers() {
-                    if (first..=last).contains(&fd) {
-                        files.set_on_exec(fd, OnExec::Close)?;
-                    }
+        if flags & CLOSE_RANGE_CLOEXEC == 0 {
+            self.closed_all(files.take_range(first..=last));
+        } else {
+            for fd in files.numbers() {
+                if (first..=last).contains(&fd) {
+                    files.set_on_exec(fd, OnExec::Close)?;
                 }
             }
-            _ => return Err(Errno::EINVAL),
         }
         self.sys.inodes.sweep(self.sys);
         Ok(0)
-    }
-
-    /// Whole pages, a power of two of them.
-    fn set_pipe_size(&self, pipe: &PipeEnd<P>, wanted: u32) -> Answer {
-        const MOST: u32 = 1 << 20;
-        if wanted == 0 || wanted > 1 << 31 {
-            return Err(Errno::EINVAL);
-        }
-        if wanted > MOST && !self.capable(cap::SYS_RESOURCE) {
-            return Err(Errno::EPERM);
-        }
-        let bytes = wanted.max(4096).next_power_of_two();
-        if pipe.set_capacity(bytes as usize) {
-            Ok(u64::from(bytes))
-        } else {
-            Err(Errno::EBUSY)
-        }
     }
 
     /// What was closed goes, and this process's locks of it.
@@ -298,47 +290,6 @@ impl<P: Platform> Task<P> {
         Ok(u64::from(to as u32))
     }
 
-    fn fcntl(&mut self, [fd, command, arg, ..]: Args) -> Answer {
-        let file = self.file(fd)?;
-        let files = self.process.files();
-        let duplicate = |on_exec| {
-            if arg >= self.descriptor_limit() {
-                return Err(Errno::EINVAL);
-            }
-            let limit = self.descriptor_limit();
-            files
-                .install(file.clone(), on_exec, arg, limit)
-                .map(u64::from)
-        };
-        if let Some(answer) = self.lock_command(&file, command as u32, arg) {
-            return answer;
-        }
-        match command as u32 {
-            abi::F_DUPFD => duplicate(OnExec::Keep),
-            F_DUPFD_CLOEXEC => duplicate(OnExec::Close),
-            abi::F_GETFD => Ok(u64::from(files.on_exec(fd as u32)? == OnExec::Close)),
-            abi::F_SETFD => {
-                let close = arg as u32 & abi::FD_CLOEXEC != 0;
-                let on_exec = if close { OnExec::Close } else { OnExec::Keep };
-                files.set_on_exec(fd as u32, on_exec)?;
-                Ok(0)
-            }
-            abi::F_GETFL => Ok(u64::from(file.flags())),
-            abi::F_SETFL => file.set_flags(arg as u32).map(|()| 0),
-            abi::F_ADD_SEALS => self.add_seals(&file, arg as u32),
-            abi::F_GET_SEALS => match &file.kind {
-                Kind::Memory(memory) => memory.seals().map(u64::from).ok_or(Errno::EINVAL),
-                _ => Err(Errno::EINVAL),
-            },
-            F_GETPIPE_SZ | F_SETPIPE_SZ => match &file.kind {
-                Kind::Pipe(pipe) if command as u32 == F_GETPIPE_SZ => Ok(pipe.capacity() as u64),
-                Kind::Pipe(pipe) => self.set_pipe_size(pipe, arg as u32),
-                _ => Err(Errno::EBADF),
-            },
-            _ => Err(Errno::EINVAL),
-        }
-    }
-
     fn ioctl(&mut self, [fd, request, arg, ..]: Args) -> Answer {
         let file = self.file(fd)?;
         let files = self.process.files();
@@ -350,6 +301,15 @@ impl<P: Platform> Task<P> {
                 let bit = if on != 0 { abi::O_NONBLOCK } else { 0 };
                 file.set_flags(file.flags() & !abi::O_NONBLOCK | bit)
                     .map(|()| 0)
+            }
+            ioctl::FIOASYNC => {
+                let on: u32 = self.get(arg)?;
+                let bit = if on != 0 { abi::FASYNC } else { 0 };
+                file.set_flags(file.flags() & !abi::FASYNC | bit)
+                    .map(|()| 0)
+            }
+            ioctl::FIGETBSZ if matches!(file.kind, Kind::Host(_) | Kind::Memory(_)) => {
+                self.put(arg, &file.stat()?.block_size).map(|()| 0)
             }
             request => match &file.kind {
                 Kind::Host(host) => self.terminal(host, request, arg),
@@ -397,6 +357,12 @@ impl<P: Platform> Task<P> {
 
     fn ftruncate(&mut self, [fd, len, ..]: Args) -> Answer {
         let file = self.file(fd)?;
+        if (len as i64) < 0 {
+            return Err(Errno::EINVAL);
+        }
+        if file.flags() & abi::O_PATH != 0 {
+            return Err(Errno::EBADF);
+        }
         if file.may_write() {
             self.check_size(len)?;
         }
@@ -455,17 +421,21 @@ impl<P: Platform> Task<P> {
                 Ok(0)
             }
             Kind::Memory(memory) => memory.allocate(mode as u32, offset, len).map(|()| 0),
+            Kind::Pipe(_) => Err(Errno::ESPIPE),
             _ => Err(Errno::ENODEV),
         }
     }
 
-    fn fadvise(&mut self, [fd, ..]: Args) -> Answer {
+    /// Advice about a file is the host's to take; here it is looked at only.
+    fn fadvise(&mut self, [fd, _, len, advice, ..]: Args) -> Answer {
         let file = self.file(fd)?;
         if matches!(file.kind, Kind::Pipe(_)) {
-            Err(Errno::ESPIPE)
-        } else {
-            Ok(0)
+            return Err(Errno::ESPIPE);
         }
+        if (len as i64) < 0 || advice as u32 > abi::POSIX_FADV_NOREUSE {
+            return Err(Errno::EINVAL);
+        }
+        Ok(0)
     }
 
     /// The entries of a directory of which `size` bytes each fit in `room`.
@@ -481,6 +451,7 @@ impl<P: Platform> Task<P> {
     fn old_getdents(&mut self, [fd, to, len, ..]: Args) -> Answer {
         let file = self.file(fd)?;
         let room = (len as u32).min(1 << 16) as usize;
+        let before = file.position();
         let mut out: Vec<u8> = Vec::new();
         for entry in self.some_entries(&file, room)? {
             let start = out.len();
@@ -495,13 +466,22 @@ impl<P: Platform> Task<P> {
         if out.len() > room {
             return Err(Errno::EINVAL);
         }
-        self.write_user(to, &out)?;
+        self.put_entries(&file, before, to, &out)
+    }
+
+    /// Stores entries that begin at the offset `before`; one that finds no place is not read.
+    fn put_entries(&self, file: &OpenFile<P>, before: u64, to: u64, out: &[u8]) -> Answer {
+        if let Err(e) = self.write_user(to, out) {
+            file.seek(before as i64, abi::SEEK_SET)?;
+            return Err(e);
+        }
         Ok(out.len() as u64)
     }
 
     fn getdents(&mut self, [fd, to, len, ..]: Args) -> Answer {
         let file = self.file(fd)?;
         let room = (len as u32).min(1 << 16) as usize;
+        let before = file.position();
         let entries = self.some_entries(&file, room)?;
         let mut out = Vec::new();
         for entry in entries {
@@ -521,7 +501,6 @@ impl<P: Platform> Task<P> {
             out.extend_from_slice(&entry.name);
             out.resize(end, 0);
         }
-        self.write_user(to, &out)?;
-        Ok(out.len() as u64)
+        self.put_entries(&file, before, to, &out)
     }
 }

@@ -1,10 +1,10 @@
 //! Identities: asking for them and changing them.
 
 use super::{Answer, Args, Calls};
-use crate::creds::{Creds, Ids, KEEP, cap};
+use crate::creds::{Caps, Creds, Ids, KEEP, cap};
 use crate::errno::Errno;
 use crate::platform::Platform;
-use crate::process::Process;
+use crate::process::{INIT, Process};
 use crate::thread::Task;
 use alloc::vec::Vec;
 use linux_raw_sys::general as abi;
@@ -225,7 +225,11 @@ impl<P: Platform> Task<P> {
             let mut threads = table.records.values().flat_map(|r| r.threads.iter());
             let found = threads.find(|t| t.tid() == pid).cloned();
             drop(table);
-            found.ok_or(Errno::ESRCH)?.creds.lock().caps
+            match found {
+                Some(thread) => thread.creds.lock().caps,
+                None if pid == INIT => Caps::ALL,
+                None => return Err(Errno::ESRCH),
+            }
         };
         let sets = [caps.effective, caps.permitted, caps.inheritable];
         let mut out = Vec::new();

@@ -10,6 +10,7 @@ use crate::fs::socket::SocketKind;
 use crate::fs::special::Special;
 use crate::platform::{HostFile, Platform};
 use crate::signal::SigInfo;
+use crate::space::TASK_END;
 use crate::thread::Task;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -125,8 +126,7 @@ impl<P: Platform> Task<P> {
         let vectors: Vec<(u64, u64)> = (0..count as usize)
             .map(|i| (word(i * 2), word(i * 2 + 1)))
             .collect();
-        let total = vectors.iter().try_fold(0u64, |sum, v| sum.checked_add(v.1));
-        if total.is_none_or(|t| t > i64::MAX as u64) {
+        if vectors.iter().any(|v| v.1 > i64::MAX as u64) {
             return Err(Errno::EINVAL);
         }
         Ok(vectors)
@@ -141,6 +141,9 @@ impl<P: Platform> Task<P> {
         act: impl Fn(At, u64, u64) -> Answer,
     ) -> Answer {
         let vectors = self.vectors(iov, count)?;
+        for &(base, len) in &vectors {
+            check_place(base, len)?;
+        }
         let mut done = 0u64;
         for (base, len) in vectors {
             if len == 0 {
@@ -165,6 +168,7 @@ impl<P: Platform> Task<P> {
         if !file.may_read() {
             return Err(Errno::EBADF);
         }
+        check_place(to, len)?;
         let len = len.min(MOST);
         let mut done = 0u64;
         loop {
@@ -283,8 +287,14 @@ impl<P: Platform> Task<P> {
             return host.read(self.sys, buf);
         }
         self.job_control(host, abi::SIGTTIN)?;
-        self.wait_host(file, host, abi::POLLIN)?;
-        host.file.read(buf)
+        loop {
+            self.wait_host(file, host, abi::POLLIN)?;
+            match host.file.read(buf) {
+                // Somebody else was faster.
+                Err(Errno::EAGAIN) if !file.is_nonblocking() => {}
+                read => return read,
+            }
+        }
     }
 
     /// Waits until a file of the host has something to read or room to write.
@@ -301,7 +311,10 @@ impl<P: Platform> Task<P> {
                 return Ok(());
             }
             if file.is_nonblocking() {
-                return Err(Errno::EAGAIN);
+                // One without a writer is at its end, which only reading it tells.
+                let reads = host.kind == abi::S_IFIFO && bits == abi::POLLIN;
+                let asks = reads && host.file.flags()? & abi::O_NONBLOCK != 0;
+                return if asks { Ok(()) } else { Err(Errno::EAGAIN) };
             }
             if self.is_interrupted() {
                 return Err(Unfinished::Signal.into());
@@ -313,6 +326,7 @@ impl<P: Platform> Task<P> {
         if !file.may_write() {
             return Err(Errno::EBADF);
         }
+        check_place(from, len)?;
         let len = len.min(MOST);
         let mut done = 0u64;
         loop {
@@ -509,7 +523,7 @@ impl<P: Platform> Task<P> {
         if !to.may_write() || !from.may_read() {
             return Err(Errno::EBADF);
         }
-        if matches!(from.kind, Kind::Pipe(_)) {
+        if matches!(from.kind, Kind::Pipe(_)) || to.flags() & abi::O_APPEND != 0 {
             return Err(Errno::EINVAL);
         }
         let mut at = if offset == 0 {
@@ -549,6 +563,15 @@ impl<P: Platform> Task<P> {
         }
         Ok(done)
     }
+}
+
+/// Refuses a buffer that no program can have, however much of it would be used.
+fn check_place(base: u64, len: u64) -> Result<(), Errno> {
+    let end = base.checked_add(len).ok_or(Errno::EFAULT)?;
+    if end > TASK_END {
+        return Err(Errno::EFAULT);
+    }
+    Ok(())
 }
 
 /// What is moved at once: a message is one piece.

@@ -97,6 +97,7 @@ impl<P: Platform> Task<P> {
             return Err(Errno::EINVAL);
         }
         let len = page.round_up(len).ok_or(Errno::ENOMEM)?;
+        self.check_map_count()?;
         self.check_place(addr, len, flags)?;
         let locked = flags & abi::MAP_LOCKED != 0;
         if locked && !self.may_lock() {
@@ -107,7 +108,10 @@ impl<P: Platform> Task<P> {
             self.check_lock_limit(len)?;
         }
         let mapped = self.map_shown(file, (addr, len), prot, flags, offset);
-        self.sys.inodes.sweep(self.sys);
+        // A mapping in a free place takes the last use from nothing.
+        if mapped.is_err() || flags & abi::MAP_FIXED != 0 {
+            self.sys.inodes.sweep(self.sys);
+        }
         let at = mapped?;
         if flags & abi::MAP_GROWSDOWN != 0
             && let Some(range) = VirtRange::from_len(at, len)
@@ -380,8 +384,9 @@ impl<P: Platform> Task<P> {
         if range.is_empty() {
             return Err(Errno::EINVAL);
         }
+        self.check_hole(range)?;
         self.space.core().remove(self.clip(range))?;
-        self.sys.inodes.sweep(self.sys);
+        self.sys.inodes.sweep_soon(self.sys);
         Ok(0)
     }
 

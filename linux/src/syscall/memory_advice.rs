@@ -36,9 +36,10 @@ fn refuse_locked(entry: &EntryInfo) -> Result<(), Errno> {
     }
 }
 
-/// The advice that is taken. There are no pages to be merged (`MADV_MERGEABLE`), to be poisoned,
-/// or to be put together on demand (`MADV_COLLAPSE`).
-const KNOWN: [u32; 21] = [
+/// The advice that is taken. No pages are merged, so that any may be said to be fit for it
+/// (`MADV_MERGEABLE`); there are none to be poisoned, or to be put together on demand
+/// (`MADV_COLLAPSE`).
+const KNOWN: [u32; 22] = [
     abi::MADV_NORMAL,
     abi::MADV_RANDOM,
     abi::MADV_SEQUENTIAL,
@@ -59,6 +60,7 @@ const KNOWN: [u32; 21] = [
     abi::MADV_POPULATE_READ,
     abi::MADV_POPULATE_WRITE,
     abi::MADV_DONTNEED_LOCKED,
+    abi::MADV_MERGEABLE,
     abi::MADV_UNMERGEABLE,
 ];
 
@@ -69,7 +71,7 @@ impl<P: Platform> Task<P> {
         (abi::__NR_mincore, Self::mincore),
     ];
 
-    fn madvise(&mut self, [addr, len, advice, ..]: Args) -> Answer {
+    pub(super) fn madvise(&mut self, [addr, len, advice, ..]: Args) -> Answer {
         let advice = advice as u32;
         if !KNOWN.contains(&advice) {
             return Err(Errno::EINVAL);
@@ -194,6 +196,10 @@ impl<P: Platform> Task<P> {
             || flags & both == both
         {
             return Err(Errno::EINVAL);
+        }
+        // What wraps round when it is rounded up is nothing to write.
+        if len != 0 && page.round_up(len).unwrap_or(0) == 0 {
+            return Ok(0);
         }
         let range = self.space.pages(addr, len, Errno::ENOMEM)?;
         let invalidate = flags & abi::MS_INVALIDATE != 0;

@@ -175,7 +175,27 @@ impl<P: Platform> Task<P> {
             Self::check_limit(self.space.core().size(), more, limit)?;
         }
         match data {
-            true => self.check_data_limit(more),
+            true => self
+                .check_data_limit(more)
+                .and_then(|()| self.check_commitment(more)),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether `more` bytes may be promised where no more is to be promised than there is
+    /// (`vm.overcommit_memory` 2).
+    fn check_commitment(&self, more: u64) -> Result<(), Errno> {
+        const NEVER: i64 = 2;
+        let settings = &self.sys.settings;
+        if settings.number("vm/overcommit_memory") != NEVER {
+            return Ok(());
+        }
+        let counters = self.sys.vm.counters();
+        let percent = u64::try_from(settings.number("vm/overcommit_ratio")).unwrap_or(0);
+        let most = counters.frames_total / 100 * percent;
+        let pages = more / Linux::<P>::PAGE_BYTES;
+        match counters.charged_pages.saturating_add(pages) > most {
+            true => Err(Errno::ENOMEM),
             false => Ok(()),
         }
     }
@@ -185,6 +205,53 @@ impl<P: Platform> Task<P> {
         match self.process.limit(abi::RLIMIT_DATA) {
             u64::MAX => Ok(()),
             limit => Self::check_limit(self.data_bytes(), more, limit),
+        }
+    }
+
+    /// Whether there are at least `most` mappings, as Linux would count them: the core may keep
+    /// one in several entries.
+    fn has_mappings(&self, most: u64) -> bool {
+        let provided = u64::from(self.sys.platform.vdso(self.sys.vm).is_some());
+        if self.space.core().entries() + provided < most {
+            return false;
+        }
+        let (mut count, mut last) = (provided, None);
+        self.each_entry(|entry| {
+            if !last.is_some_and(|l| continues(&l, entry)) {
+                count += 1;
+            }
+            last = Some(*entry);
+        });
+        count >= most
+    }
+
+    /// `vm.max_map_count`.
+    fn most_mappings(&self) -> u64 {
+        u64::try_from(self.sys.settings.number("vm/max_map_count")).unwrap_or(0)
+    }
+
+    /// Refuses one more mapping where there are more than may be.
+    pub(super) fn check_map_count(&self) -> Result<(), Errno> {
+        match self.has_mappings(self.most_mappings() + 1) {
+            true => Err(Errno::ENOMEM),
+            false => Ok(()),
+        }
+    }
+
+    /// Refuses to make two of one mapping, by a hole in its middle, where there are as many as may
+    /// be.
+    pub(super) fn check_hole(&self, hole: VirtRange) -> Result<(), Errno> {
+        let most = self.most_mappings();
+        if self.space.core().entries() + 1 < most {
+            return Ok(());
+        }
+        let Some((entry, end)) = self.mapping_at(hole.start()) else {
+            return Ok(());
+        };
+        let inside = self.start_of(&entry) < hole.start() && hole.end() < end;
+        match inside && self.has_mappings(most) {
+            true => Err(Errno::ENOMEM),
+            false => Ok(()),
         }
     }
 

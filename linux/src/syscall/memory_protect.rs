@@ -86,7 +86,8 @@ impl<P: Platform> Task<P> {
 
     fn pkey_mprotect(&mut self, [addr, len, prot, key, ..]: Args) -> Answer {
         match key as u32 as i32 {
-            -1 => self.mprotect([addr, len, prot, 0, 0, 0]),
+            // The key that every page has when it was given no other.
+            -1 | 0 => self.mprotect([addr, len, prot, 0, 0, 0]),
             _ => Err(Errno::EINVAL),
         }
     }

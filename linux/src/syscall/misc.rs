@@ -3,8 +3,8 @@
 use super::{Answer, Args, Calls};
 use crate::creds::cap;
 use crate::errno::Errno;
+use crate::fs::proc::settings::SystemOwn;
 use crate::platform::Platform;
-use crate::process::INIT;
 use crate::system::Linux;
 use crate::thread::{Task, Thread};
 use alloc::sync::Arc;
@@ -19,6 +19,8 @@ const UTS_FIELD: usize = 65;
 impl<P: Platform> Task<P> {
     pub(super) const MISC: Calls<P> = &[
         (abi::__NR_uname, Self::uname),
+        (abi::__NR_sethostname, Self::sethostname),
+        (abi::__NR_setdomainname, Self::setdomainname),
         (abi::__NR_getrandom, Self::getrandom),
         (abi::__NR_sysinfo, Self::sysinfo),
         (abi::__NR_sched_yield, Self::sched_yield),
@@ -33,11 +35,11 @@ impl<P: Platform> Task<P> {
         let name = self.sys.platform.system_name();
         let fields = [
             name.system,
-            name.node,
+            self.sys.called(SystemOwn::Host),
             name.release,
             name.version,
             name.machine,
-            name.domain,
+            self.sys.called(SystemOwn::Domain),
         ];
         let mut out = [0u8; UTS_FIELD * 6];
         for (place, field) in out.chunks_exact_mut(UTS_FIELD).zip(&fields) {
@@ -47,9 +49,32 @@ impl<P: Platform> Task<P> {
         self.write_user(to, &out).map(|()| 0)
     }
 
+    fn sethostname(&mut self, [name, len, ..]: Args) -> Answer {
+        self.call_it(SystemOwn::Host, name, len)
+    }
+
+    fn setdomainname(&mut self, [name, len, ..]: Args) -> Answer {
+        self.call_it(SystemOwn::Domain, name, len)
+    }
+
+    fn call_it(&self, which: SystemOwn, name: u64, len: u64) -> Answer {
+        if !self.capable(cap::SYS_ADMIN) {
+            return Err(Errno::EPERM);
+        }
+        let len = usize::try_from(len as i32).map_err(|_| Errno::EINVAL)?;
+        if len >= UTS_FIELD {
+            return Err(Errno::EINVAL);
+        }
+        let name = self.bytes(name, len)?;
+        self.sys.set_called(which, name);
+        Ok(0)
+    }
+
     fn getrandom(&mut self, [to, len, flags, ..]: Args) -> Answer {
         let known = abi::GRND_NONBLOCK | abi::GRND_RANDOM | abi::GRND_INSECURE;
-        if flags as u32 & !known != 0 {
+        // What is certain and what need not be seeded exclude each other.
+        let both = abi::GRND_RANDOM | abi::GRND_INSECURE;
+        if flags as u32 & !known != 0 || flags as u32 & both == both {
             return Err(Errno::EINVAL);
         }
         let len = len.min(0x1ff_ffff);
@@ -86,7 +111,7 @@ impl<P: Platform> Task<P> {
     }
 
     /// A thread by number, 0 being this one.
-    fn scheduled(&self, pid: u64) -> Result<Arc<Thread<P>>, Errno> {
+    pub(super) fn scheduled(&self, pid: u64) -> Result<Arc<Thread<P>>, Errno> {
         if pid as u32 == 0 {
             return Ok(self.thread.clone());
         }
@@ -130,19 +155,6 @@ impl<P: Platform> Task<P> {
         let allowed = low.fold(0u64, |set, c| set | 1 << c);
         thread.affinity.store(allowed, Ordering::Relaxed);
         Ok(0)
-    }
-
-    pub(super) fn check_scheduled(&self, pid: u64) -> Result<(), Errno> {
-        let table = self.sys.processes.lock();
-        let tid = pid as u32;
-        // The parent of orphans is there for everybody.
-        let known = tid == 0
-            || tid == INIT
-            || table
-                .records
-                .values()
-                .any(|r| r.threads.iter().any(|t| t.tid() == tid));
-        if known { Ok(()) } else { Err(Errno::ESRCH) }
     }
 
     fn getcpu(&mut self, [cpu, node, ..]: Args) -> Answer {

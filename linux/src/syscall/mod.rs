@@ -8,9 +8,12 @@ mod clone;
 mod copies;
 mod epoll;
 mod execute;
+mod fcntl;
 mod file;
 mod ids;
 mod io;
+mod ioprio;
+mod kcmp;
 mod limits;
 mod lock;
 mod memory;
@@ -22,6 +25,7 @@ mod memory_move;
 mod memory_pieces;
 mod memory_protect;
 mod misc;
+mod mqueue;
 mod msg;
 mod names;
 mod pidfd;
@@ -43,6 +47,7 @@ pub(crate) mod time;
 pub(crate) mod timer;
 mod watch;
 mod xattr;
+mod xattr_at;
 
 use crate::creds::Creds;
 use crate::errno::Errno;
@@ -75,15 +80,18 @@ impl<P: Platform> CallTable<P> {
     /// Every call that there is.
     pub(crate) fn new() -> Self {
         let mut calls: Vec<Option<Call<P>>> = alloc::vec![None; NUMBERS];
-        let concerns: [Calls<P>; 37] = [
+        let concerns: [Calls<P>; 42] = [
             Task::<P>::ATTRIBUTES,
             Task::<P>::CLONE,
             Task::<P>::COPIES,
             Task::<P>::EPOLL,
             Task::<P>::EXECUTE,
+            Task::<P>::FCNTL,
             Task::<P>::FILE,
             Task::<P>::IDS,
             Task::<P>::IO,
+            Task::<P>::IO_PRIORITY,
+            Task::<P>::KCMP,
             Task::<P>::LIMIT,
             Task::<P>::LOCK,
             Task::<P>::MEMORY,
@@ -94,6 +102,7 @@ impl<P: Platform> CallTable<P> {
             Task::<P>::LOCKING,
             Task::<P>::BSD,
             Task::<P>::MISC,
+            Task::<P>::MQUEUE,
             Task::<P>::MSG,
             Task::<P>::NAMES,
             Task::<P>::PIDFD,
@@ -113,6 +122,7 @@ impl<P: Platform> CallTable<P> {
             Task::<P>::TIMER,
             Task::<P>::WATCH,
             Task::<P>::XATTR,
+            Task::<P>::XATTR_AT,
         ];
         for &(number, call) in concerns.into_iter().flatten().chain(Task::<P>::TIME) {
             if let Some(slot) = calls.get_mut(number as usize) {

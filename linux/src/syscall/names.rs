@@ -14,6 +14,9 @@ const HERE: u64 = abi::AT_FDCWD as u64;
 /// `UTIME_NOW`.
 const NOW: i64 = 0x3fff_ffff;
 
+/// How the host marks the name of a directory that has none any more.
+const REMOVED: &[u8] = b" (deleted)";
+
 /// An owner as the calls pass it: -1 leaves as it is.
 fn owner(id: u64) -> Option<u32> {
     (id as u32 != u32::MAX).then_some(id as u32)
@@ -76,9 +79,9 @@ impl<P: Platform> Task<P> {
         if mode & !7 != 0 || flags & !known != 0 {
             return Err(Errno::EINVAL);
         }
-        let path = self.path(path)?;
-        if path.is_empty() && flags & abi::AT_EMPTY_PATH == 0 {
-            return Err(Errno::ENOENT);
+        let mut path = self.path(path)?;
+        if path.is_empty() {
+            path = self.empty_path(dir, flags)?;
         }
         if let Some((own, _)) = self.own_path_at(dir, &path) {
             let node = self.node(&own)?;
@@ -90,7 +93,7 @@ impl<P: Platform> Task<P> {
         }
         let start = self.start_for(dir, &path)?;
         let ask = || {
-            let flags = flags | abi::AT_EACCESS;
+            let flags = flags & !abi::AT_EMPTY_PATH | abi::AT_EACCESS;
             self.sys.platform.access(start.base()?, &path, mode, flags)
         };
         let creds = self.creds();
@@ -104,6 +107,18 @@ impl<P: Platform> Task<P> {
         let answer = ask();
         platform.assume(user.files, group.files, &creds.groups)?;
         answer.map(|()| 0)
+    }
+
+    /// The name that the host has for the file that an empty path stands for.
+    fn empty_path(&self, dir: u64, flags: u32) -> Result<alloc::vec::Vec<u8>, Errno> {
+        if flags & abi::AT_EMPTY_PATH == 0 {
+            return Err(Errno::ENOENT);
+        }
+        if dir as i32 == abi::AT_FDCWD {
+            return Ok(b".".to_vec());
+        }
+        let file = self.file(dir)?;
+        file.as_host().ok_or(Errno::EINVAL)?.file.path()
     }
 
     fn readlink(&mut self, [path, to, len, ..]: Args) -> Answer {
@@ -134,6 +149,9 @@ impl<P: Platform> Task<P> {
     fn getcwd(&mut self, [to, len, ..]: Args) -> Answer {
         let cwd = self.process.cwd();
         let mut path = cwd.path(&self.sys.platform)?;
+        if path.ends_with(REMOVED) && cwd.is_removed()? {
+            return Err(Errno::ENOENT);
+        }
         path.push(0);
         if path.len() as u64 > len {
             return Err(Errno::ERANGE);
@@ -236,7 +254,8 @@ impl<P: Platform> Task<P> {
             0 | abi::S_IFREG | abi::S_IFIFO | abi::S_IFSOCK => {
                 self.change(dir, path, PathChange::MakeNode(self.masked(mode)))
             }
-            _ => Err(Errno::EPERM),
+            abi::S_IFCHR | abi::S_IFBLK | abi::S_IFDIR => Err(Errno::EPERM),
+            _ => Err(Errno::EINVAL),
         }
     }
 
@@ -338,10 +357,16 @@ impl<P: Platform> Task<P> {
 
     fn fchownat(&mut self, [dir, path, uid, gid, flags, _]: Args) -> Answer {
         let flags = flags as u32;
-        if flags & !abi::AT_SYMLINK_NOFOLLOW != 0 {
+        if flags & !(abi::AT_SYMLINK_NOFOLLOW | abi::AT_EMPTY_PATH) != 0 {
             return Err(Errno::EINVAL);
         }
-        let follow = follow_unless(flags != 0);
+        if flags & abi::AT_EMPTY_PATH != 0
+            && dir as i32 != abi::AT_FDCWD
+            && self.path(path)?.is_empty()
+        {
+            return self.fchown([dir, uid, gid, 0, 0, 0]);
+        }
+        let follow = follow_unless(flags & abi::AT_SYMLINK_NOFOLLOW != 0);
         self.change(dir, path, PathChange::Owner(owner(uid), owner(gid), follow))
     }
 
@@ -353,6 +378,9 @@ impl<P: Platform> Task<P> {
 
     fn utimensat(&mut self, [dir, path, times, flags, ..]: Args) -> Answer {
         let flags = flags as u32;
+        if flags & !(abi::AT_SYMLINK_NOFOLLOW | abi::AT_EMPTY_PATH) != 0 {
+            return Err(Errno::EINVAL);
+        }
         let times = if times == 0 {
             [(0, NOW); 2]
         } else {

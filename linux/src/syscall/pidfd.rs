@@ -15,6 +15,10 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use linux_raw_sys::general as abi;
 
+/// `PIDFD_SIGNAL_*`: whom a signal is for.
+const TO_THREAD: u32 = 1;
+const TO_PROCESS: u32 = 2;
+const TO_GROUP: u32 = 4;
 /// `SI_TKILL`.
 const SI_TKILL: i32 = -6;
 
@@ -74,7 +78,8 @@ impl<P: Platform> Task<P> {
     }
 
     fn pidfd_send_signal(&mut self, [fd, signal, info, flags, ..]: Args) -> Answer {
-        if flags as u32 != 0 {
+        let flags = flags as u32;
+        if ![0, TO_THREAD, TO_PROCESS, TO_GROUP].contains(&flags) {
             return Err(Errno::EINVAL);
         }
         let process = self.process_of(fd)?;
@@ -101,7 +106,14 @@ impl<P: Platform> Task<P> {
         if !self.may_signal(&process, signal) {
             return Err(Errno::EPERM);
         }
-        self.sys.signal_process(process.pid, told).map(|()| 0)
+        match flags {
+            // A descriptor stands for the first thread.
+            TO_THREAD => self.sys.signal_thread(None, process.pid, told),
+            // The group that the process leads.
+            TO_GROUP => self.signal_all(told, |r| r.pgid == process.pid),
+            _ => self.sys.signal_process(process.pid, told),
+        }
+        .map(|()| 0)
     }
 
     fn pidfd_getfd(&mut self, [fd, theirs, flags, ..]: Args) -> Answer {

@@ -3,7 +3,7 @@
 use super::{Answer, Args, Calls};
 use crate::blocking::poll_channel;
 use crate::errno::Errno;
-use crate::fs::file::OpenFile;
+use crate::fs::file::{Kind, OpenFile};
 use crate::platform::Platform;
 use crate::process::UNSTOPPABLE;
 use crate::signal::SigSet;
@@ -18,7 +18,6 @@ use linux_raw_sys::general as abi;
 pub(super) const ALWAYS: u16 = (abi::POLLERR | abi::POLLHUP | abi::POLLNVAL) as u16;
 const READ_BITS: u16 = (abi::POLLIN | abi::POLLRDNORM | abi::POLLHUP | abi::POLLERR) as u16;
 const WRITE_BITS: u16 = (abi::POLLOUT | abi::POLLWRNORM | abi::POLLERR) as u16;
-const FD_SETSIZE: u64 = 1024;
 
 /// One file that is asked about.
 pub(super) struct Asked<P: Platform> {
@@ -65,7 +64,9 @@ impl<P: Platform> Task<P> {
     fn ppoll(&mut self, [fds, count, timeout, mask, mask_size, _]: Args) -> Answer {
         let deadline = self.relative_deadline(timeout)?;
         self.mask_for_call(mask, mask_size)?;
-        self.poll_list(fds, count, deadline)
+        let answer = self.poll_list(fds, count, deadline);
+        self.put_time_left(timeout, deadline);
+        answer
     }
 
     pub(super) fn relative_deadline(&self, at: u64) -> Result<Option<u64>, Errno> {
@@ -128,9 +129,11 @@ impl<P: Platform> Task<P> {
         deadline: Option<u64>,
         stale: &dyn Fn() -> bool,
     ) -> Answer {
-        let hosts = asked
-            .iter()
-            .any(|a| a.file.as_ref().is_some_and(|f| f.as_host().is_some()));
+        // A list may be given files of the host while it is waited for.
+        let kinds = asked.iter().filter_map(|a| a.file.as_ref());
+        let hosts = kinds
+            .map(|f| &f.kind)
+            .any(|k| matches!(k, Kind::Host(_) | Kind::Epoll(_)));
         let ticket = self.sys.next_id();
         if hosts {
             // Whoever changes something of ours rings the bell beside the host's files.
@@ -196,6 +199,15 @@ impl<P: Platform> Task<P> {
         Ok(asked.iter().filter(|a| a.got != 0).count() as u64)
     }
 
+    /// The bits of `poll` of a file of the host, now.
+    pub(crate) fn host_ready(&self, file: &OpenFile<P>, want: u16) -> u16 {
+        let Some(host) = file.as_host() else { return 0 };
+        let files = [(&*host.file, want & !ALWAYS)];
+        let kicker = self.thread.kicker();
+        let bits = self.sys.platform.wait_files(&kicker, &files, Some(0));
+        bits.map_or(0, |b| b.first().copied().unwrap_or(0))
+    }
+
     fn wait_hosts(&self, asked: &mut [Asked<P>], deadline: Option<u64>) -> Result<(), Errno> {
         let hosts: Vec<(usize, Arc<OpenFile<P>>, u16)> = asked
             .iter()
@@ -205,12 +217,18 @@ impl<P: Platform> Task<P> {
                 Some((i, file.clone(), a.want))
             })
             .collect();
-        if hosts.is_empty() {
+        let lists = asked.iter().filter_map(|a| match &a.file.as_ref()?.kind {
+            Kind::Epoll(list) => Some(list.hosts()),
+            _ => None,
+        });
+        let listed: Vec<_> = lists.flatten().collect();
+        if hosts.is_empty() && listed.is_empty() && deadline == Some(0) {
             return Ok(());
         }
-        let files: Vec<(&P::File, u16)> = hosts
-            .iter()
-            .filter_map(|(_, f, want)| Some((&*f.as_host()?.file, *want & !ALWAYS)))
+        let direct = hosts.iter().map(|(_, f, want)| (f, *want));
+        let all = direct.chain(listed.iter().map(|(f, want)| (f, *want)));
+        let files: Vec<(&P::File, u16)> = all
+            .filter_map(|(f, want)| Some((&*f.as_host()?.file, want & !ALWAYS)))
             .collect();
         let kicker = self.thread.kicker();
         let ready = self.sys.platform.wait_files(&kicker, &files, deadline)?;
@@ -226,15 +244,19 @@ impl<P: Platform> Task<P> {
         let deadline = if timeout == 0 {
             None
         } else {
-            // `struct timeval`: microseconds.
-            let time: Timespec = self.get(timeout)?;
+            // `struct timeval`: microseconds, perhaps more than a second of them.
+            let [seconds, micros]: [i64; 2] = self.get(timeout)?;
             let time = Timespec {
-                seconds: time.seconds,
-                nanos: time.nanos.saturating_mul(1000),
+                seconds: seconds.saturating_add(micros / 1_000_000),
+                nanos: micros % 1_000_000 * 1000,
             };
             Some(self.sys.now().saturating_add(time.nanos()?))
         };
-        self.select_sets(count, [read, write, except], deadline)
+        let answer = self.select_sets(count, [read, write, except], deadline);
+        let left = self.time_left(deadline);
+        let left = [left.seconds, left.nanos / 1000];
+        self.put_optional(timeout, &left).ok();
+        answer
     }
 
     fn pselect6(&mut self, [count, read, write, except, timeout, mask]: Args) -> Answer {
@@ -243,13 +265,27 @@ impl<P: Platform> Task<P> {
             let [set, size]: [u64; 2] = self.get(mask)?;
             self.mask_for_call(set, size)?;
         }
-        self.select_sets(count, [read, write, except], deadline)
+        let answer = self.select_sets(count, [read, write, except], deadline);
+        self.put_time_left(timeout, deadline);
+        answer
+    }
+
+    fn time_left(&self, deadline: Option<u64>) -> Timespec {
+        let now = self.sys.now();
+        Timespec::of(deadline.map_or(0, |d| d.saturating_sub(now)))
+    }
+
+    /// Tells what is left of a time, where Linux does: a place that cannot be written is left.
+    fn put_time_left(&self, to: u64, deadline: Option<u64>) {
+        self.put_optional(to, &self.time_left(deadline)).ok();
     }
 
     fn select_sets(&self, count: u64, sets: [u64; 3], deadline: Option<u64>) -> Answer {
-        if count > FD_SETSIZE {
+        if (count as i32) < 0 {
             return Err(Errno::EINVAL);
         }
+        // What the table has no place for is not looked at.
+        let count = u64::from(count as u32).min(self.process.files().places());
         const BITS: [u16; 3] = [READ_BITS, WRITE_BITS, abi::POLLPRI as u16];
         let bytes = (count as usize).div_ceil(64) * 8;
         let mut wanted = Vec::new();

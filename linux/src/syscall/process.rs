@@ -3,7 +3,7 @@
 use super::{Answer, Args, Calls};
 use crate::errno::Errno;
 use crate::platform::Platform;
-use crate::process::ExitStatus;
+use crate::process::{ExitStatus, INIT};
 use crate::signal::SigInfo;
 use crate::syscall::time::Usage;
 use crate::thread::Task;
@@ -88,7 +88,7 @@ impl<P: Platform> Task<P> {
         let which = match kind {
             P_ALL => Which::Any,
             P_PID if id as i32 > 0 => Which::Pid(id as u32),
-            P_PIDFD => Which::Pid(self.process_of(id)?.pid),
+            P_PIDFD if id as i32 >= 0 => Which::Pid(self.process_of(id)?.pid),
             P_PGID if id as i32 == 0 => Which::Group(self.own_group()),
             P_PGID if id as i32 > 0 => Which::Group(id as u32),
             _ => return Err(Errno::EINVAL),
@@ -134,6 +134,9 @@ impl<P: Platform> Task<P> {
     }
 
     fn getpgid(&mut self, [pid, ..]: Args) -> Answer {
+        if pid as u32 == INIT {
+            return Ok(u64::from(INIT));
+        }
         let table = self.sys.processes.lock();
         table
             .get(self.meant(pid))
@@ -174,6 +177,9 @@ impl<P: Platform> Task<P> {
     }
 
     fn getsid(&mut self, [pid, ..]: Args) -> Answer {
+        if pid as u32 == INIT {
+            return Ok(u64::from(INIT));
+        }
         let table = self.sys.processes.lock();
         table
             .get(self.meant(pid))

@@ -4,7 +4,7 @@
 use super::{Answer, Args, Calls};
 use crate::errno::Errno;
 use crate::platform::Platform;
-use crate::process::Process;
+use crate::process::{INIT, Process};
 use crate::space::AddressSpace;
 use crate::thread::Task;
 use alloc::sync::Arc;
@@ -141,8 +141,12 @@ impl<P: Platform> Task<P> {
         let has = |r: &&crate::process::Record<P>| {
             r.process.pid == tid || r.threads.iter().any(|t| t.tid() == tid)
         };
-        let found = table.records.values().find(has).ok_or(Errno::ESRCH)?;
-        Ok(found.process.clone())
+        match table.records.values().find(has) {
+            Some(found) => Ok(found.process.clone()),
+            // It is there, and is nobody's to look into.
+            None if tid == INIT => Err(Errno::EPERM),
+            None => Err(Errno::ESRCH),
+        }
     }
 
     /// The space of another process, if this one may look into it.
@@ -190,6 +194,9 @@ impl<P: Platform> Task<P> {
         }
         let vectors = self.vectors(iov, count)?;
         let process = self.process_of(fd)?;
+        if process.pid == self.process.pid {
+            return self.advise_self(&vectors, advice);
+        }
         let advice = match advice as u32 {
             abi::MADV_COLD => Advice::DontNeed,
             abi::MADV_PAGEOUT => Advice::PageOut,
@@ -197,10 +204,9 @@ impl<P: Platform> Task<P> {
             _ => return Err(Errno::EINVAL),
         };
         let other = process.creds.lock().clone();
-        let mine = process.pid == self.process.pid;
         let creds = self.creds();
         let allowed = creds.may_attach(&other) && creds.capable(crate::creds::cap::SYS_NICE);
-        if !mine && !allowed {
+        if !allowed {
             return Err(Errno::EPERM);
         }
         let space = process.space().ok_or(Errno::ESRCH)?;
@@ -208,6 +214,19 @@ impl<P: Platform> Task<P> {
         for (base, len) in vectors {
             match self.advise_there(&space, base, len, advice) {
                 Ok(()) => done += len,
+                Err(e) if done == 0 => return Err(e),
+                Err(_) => break,
+            }
+        }
+        Ok(done)
+    }
+
+    /// Any advice is a process's to take for itself.
+    fn advise_self(&mut self, vectors: &[(u64, u64)], advice: u64) -> Answer {
+        let mut done = 0;
+        for &(base, len) in vectors {
+            match self.madvise([base, len, advice, 0, 0, 0]) {
+                Ok(_) => done += len,
                 Err(e) if done == 0 => return Err(e),
                 Err(_) => break,
             }

@@ -1,11 +1,13 @@
-//! Scheduling, as far as programs ask for it: the host's scheduler decides.
+//! Scheduling, as far as programs ask for it: what they ask for is kept and told, and the host's
+//! scheduler decides.
 
 use super::{Answer, Args, Calls};
 use crate::creds::cap;
 use crate::errno::Errno;
 use crate::platform::Platform;
-use crate::process::Process;
-use crate::thread::Task;
+use crate::policy::{DEADLINE, Policy, RESET_ON_FORK};
+use crate::process::{INIT, Process};
+use crate::thread::{Task, Thread};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
@@ -14,10 +16,8 @@ use linux_raw_sys::general as abi;
 const PRIO_PROCESS: u64 = 0;
 const PRIO_PGRP: u64 = 1;
 const PRIO_USER: u64 = 2;
-/// `SCHED_OTHER`, `SCHED_BATCH`, `SCHED_IDLE`: those without priorities.
-const ORDINARY: [u32; 3] = [0, 3, 5];
-/// `SCHED_FIFO` and `SCHED_RR`.
-const REAL_TIME: [u32; 2] = [1, 2];
+/// `RLIMIT_RTPRIO`.
+const RTPRIO: u32 = 14;
 
 impl<P: Platform> Task<P> {
     pub(super) const SCHEDULE: Calls<P> = &[
@@ -73,46 +73,88 @@ impl<P: Platform> Task<P> {
         Ok(0)
     }
 
-    fn sched_getscheduler(&mut self, [pid, ..]: Args) -> Answer {
-        self.check_scheduled(pid).map(|()| 0)
+    /// The policy of a thread by number, 0 being this one. The parent of orphans has the usual
+    /// one.
+    pub(super) fn policy_of(&self, pid: u64) -> Result<Policy, Errno> {
+        match pid as i32 {
+            ..0 => Err(Errno::EINVAL),
+            pid if pid as u32 == INIT => Ok(Policy::default()),
+            _ => Ok(*self.scheduled(pid)?.policy.lock()),
+        }
     }
 
-    fn sched_setscheduler(&mut self, [pid, policy, parameter, ..]: Args) -> Answer {
-        self.check_scheduled(pid)?;
-        let priority: u32 = self.get(parameter)?;
-        match policy as u32 {
-            p if ORDINARY.contains(&p) && priority == 0 => Ok(0),
-            p if REAL_TIME.contains(&p) => Err(Errno::EPERM),
-            _ => Err(Errno::EINVAL),
+    /// Gives a thread a policy, if this one may.
+    pub(super) fn set_policy(&self, thread: &Thread<P>, wanted: Policy) -> Result<(), Errno> {
+        if !wanted.is_valid() {
+            return Err(Errno::EINVAL);
         }
+        let creds = self.creds();
+        let old = *thread.policy.lock();
+        if !creds.capable(cap::SYS_NICE) {
+            let limit = self.process.limit(RTPRIO);
+            let starts = wanted.is_real_time() && wanted.number != old.number && limit == 0;
+            let rises = wanted.priority > old.priority && u64::from(wanted.priority) > limit;
+            let forgets = old.reset_on_fork && !wanted.reset_on_fork;
+            let others = !creds.owns(&thread.creds.lock());
+            if starts || rises || forgets || others || wanted.number == DEADLINE {
+                return Err(Errno::EPERM);
+            }
+        }
+        *thread.policy.lock() = wanted;
+        Ok(())
+    }
+
+    fn sched_getscheduler(&mut self, [pid, ..]: Args) -> Answer {
+        let policy = self.policy_of(pid)?;
+        let reset = if policy.reset_on_fork {
+            RESET_ON_FORK
+        } else {
+            0
+        };
+        Ok(u64::from(policy.number | reset))
+    }
+
+    fn sched_setscheduler(&mut self, [pid, number, from, ..]: Args) -> Answer {
+        let number = number as u32;
+        if from == 0 || (number as i32) < 0 || (pid as i32) < 0 {
+            return Err(Errno::EINVAL);
+        }
+        let wanted = Policy {
+            number: number & !RESET_ON_FORK,
+            priority: self.get(from)?,
+            reset_on_fork: number & RESET_ON_FORK != 0,
+            deadline: [0; 3],
+        };
+        let thread = self.scheduled(pid)?;
+        self.set_policy(&thread, wanted).map(|()| 0)
     }
 
     fn sched_getparam(&mut self, [pid, to, ..]: Args) -> Answer {
-        self.check_scheduled(pid)?;
-        self.put(to, &0u32).map(|()| 0)
+        if to == 0 {
+            return Err(Errno::EINVAL);
+        }
+        let policy = self.policy_of(pid)?;
+        self.put(to, &policy.priority).map(|()| 0)
     }
 
     fn sched_setparam(&mut self, [pid, from, ..]: Args) -> Answer {
-        self.check_scheduled(pid)?;
-        match self.get::<u32>(from)? {
-            0 => Ok(0),
-            _ => Err(Errno::EINVAL),
+        if from == 0 || (pid as i32) < 0 {
+            return Err(Errno::EINVAL);
         }
+        let priority: u32 = self.get(from)?;
+        let thread = self.scheduled(pid)?;
+        let old = *thread.policy.lock();
+        self.set_policy(&thread, Policy { priority, ..old })
+            .map(|()| 0)
     }
 
     fn priority_max(&mut self, [policy, ..]: Args) -> Answer {
-        Self::priority_of(policy, 99)
+        let (_, highest) = Policy::priorities(policy as u32).ok_or(Errno::EINVAL)?;
+        Ok(u64::from(highest))
     }
 
     fn priority_min(&mut self, [policy, ..]: Args) -> Answer {
-        Self::priority_of(policy, 1)
-    }
-
-    fn priority_of(policy: u64, real_time: u64) -> Answer {
-        match policy as u32 {
-            p if ORDINARY.contains(&p) => Ok(0),
-            p if REAL_TIME.contains(&p) => Ok(real_time),
-            _ => Err(Errno::EINVAL),
-        }
+        let (lowest, _) = Policy::priorities(policy as u32).ok_or(Errno::EINVAL)?;
+        Ok(u64::from(lowest))
     }
 }

@@ -2,9 +2,10 @@
 
 use super::{Answer, Args, Calls};
 use crate::blocking::{Unfinished, thread_channel};
+use crate::creds::Creds;
 use crate::errno::Errno;
 use crate::platform::Platform;
-use crate::process::{ExitStatus, Life, Record, UNSTOPPABLE};
+use crate::process::{ExitStatus, INIT, Life, Record, UNSTOPPABLE};
 use crate::signal::{Action, AltStack, SIGNALS, SigInfo, SigSet};
 use crate::syscall::time::Timespec;
 use crate::thread::Task;
@@ -215,9 +216,18 @@ impl<P: Platform> Task<P> {
                 let pgid = n.unsigned_abs();
                 self.signal_all(info, |r| r.pgid == pgid)?;
             }
+            n if n.unsigned_abs() == INIT => self.reach_init()?,
             n => self.signal_all(info, |r| r.process.pid == n.unsigned_abs())?,
         }
         checked.map(|_| 0)
+    }
+
+    /// The parent of orphans is there for everybody, and no signal does anything to it.
+    fn reach_init(&self) -> Result<(), Errno> {
+        match self.creds().may_signal(&Creds::default()) {
+            true => Ok(()),
+            false => Err(Errno::EPERM),
+        }
     }
 
     fn tkill(&mut self, [tid, signal, ..]: Args) -> Answer {
@@ -236,6 +246,9 @@ impl<P: Platform> Task<P> {
 
     fn signal_one(&self, pid: Option<u32>, tid: u32, signal: u64) -> Answer {
         let checked = self.checked(signal);
+        if tid == INIT && pid.is_none_or(|p| p == INIT) {
+            return self.reach_init().and(checked.map(|_| 0));
+        }
         let info = self.mine(checked.unwrap_or(0), SI_TKILL);
         self.check_thread_target(pid, tid, info.signal)?;
         self.sys.signal_thread(pid, tid, info)?;

@@ -2,7 +2,7 @@
 
 use super::{Answer, Args, Calls};
 use crate::errno::Errno;
-use crate::fs::file::made_up;
+use crate::fs::file::{Kind, made_up};
 use crate::fs::path::Own;
 use crate::fs::proc::Node;
 use crate::platform::{FileStat, Follow, FsStat, HostFile, Moment, Platform};
@@ -154,6 +154,29 @@ impl From<&FsStat> for StatFs {
     }
 }
 
+/// Of the directory of queues.
+const MQUEUE_MAGIC: u32 = 0x1980_0202;
+
+/// The file system that a file of ours would be in.
+fn own_file_system<P: Platform>(kind: &Kind<P>) -> StatFs {
+    const LONGEST_NAME: u64 = 255;
+    let kind = match kind {
+        Kind::Pipe(_) => abi::PIPEFS_MAGIC,
+        Kind::Socket(_) => abi::SOCKFS_MAGIC,
+        Kind::Memory(_) => abi::TMPFS_MAGIC,
+        Kind::Text(_) | Kind::Raw(_) | Kind::Listing(_) => abi::PROC_SUPER_MAGIC,
+        Kind::Special(special) if special.as_queue().is_some() => MQUEUE_MAGIC,
+        _ => abi::ANON_INODE_FS_MAGIC,
+    };
+    StatFs {
+        kind: u64::from(kind),
+        block_size: 4096,
+        name_len: LONGEST_NAME,
+        fragment_size: 4096,
+        ..StatFs::default()
+    }
+}
+
 impl<P: Platform> Task<P> {
     pub(super) const STAT: Calls<P> = &[
         (abi::__NR_stat, Self::stat),
@@ -277,7 +300,9 @@ impl<P: Platform> Task<P> {
             | abi::AT_EMPTY_PATH
             | abi::AT_NO_AUTOMOUNT
             | abi::AT_STATX_SYNC_TYPE;
-        if flags as u32 & !known != 0 || mask as u32 & abi::STATX__RESERVED != 0 {
+        // Which of both kinds of freshness is meant is not to be guessed.
+        let both = flags as u32 & abi::AT_STATX_SYNC_TYPE == abi::AT_STATX_SYNC_TYPE;
+        if flags as u32 & !known != 0 || both || mask as u32 & abi::STATX__RESERVED != 0 {
             return Err(Errno::EINVAL);
         }
         let stat = self.look_up(dir, path, flags as u32)?;
@@ -295,9 +320,11 @@ impl<P: Platform> Task<P> {
 
     fn fstatfs(&mut self, [fd, to, ..]: Args) -> Answer {
         let file = self.file(fd)?;
-        let host = file.as_host().ok_or(Errno::ENOSYS)?;
-        let stat = host.file.statfs()?;
-        self.put(to, &StatFs::from(&stat)).map(|()| 0)
+        let stat = match file.as_host() {
+            Some(host) => StatFs::from(&host.file.statfs()?),
+            None => own_file_system(&file.kind),
+        };
+        self.put(to, &stat).map(|()| 0)
     }
 }
 

@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use linux_raw_sys::general as abi;
 
 /// `XATTR_LIST_MAX`.
-const LIST_MAX: u64 = 65536;
+pub(super) const LIST_MAX: u64 = 65536;
 const SET_KNOWN: u32 = abi::XATTR_CREATE | abi::XATTR_REPLACE;
 
 impl<P: Platform> Task<P> {
@@ -69,7 +69,7 @@ impl<P: Platform> Task<P> {
         Ok(file)
     }
 
-    fn fgetxattr(&mut self, [fd, name, to, len, ..]: Args) -> Answer {
+    pub(super) fn fgetxattr(&mut self, [fd, name, to, len, ..]: Args) -> Answer {
         let file = self.host_of(fd)?;
         let name = self.xattr_name(name)?;
         let host = file.as_host().ok_or(Errno::EOPNOTSUPP)?;
@@ -78,7 +78,7 @@ impl<P: Platform> Task<P> {
         })
     }
 
-    fn xattr_name(&self, name: u64) -> Result<Vec<u8>, Errno> {
+    pub(super) fn xattr_name(&self, name: u64) -> Result<Vec<u8>, Errno> {
         let name = self.string(name, abi::XATTR_NAME_MAX as usize + 1, Errno::ERANGE)?;
         if name.is_empty() {
             Err(Errno::ERANGE)
@@ -87,7 +87,7 @@ impl<P: Platform> Task<P> {
         }
     }
 
-    fn xattr_answer(
+    pub(super) fn xattr_answer(
         &self,
         to: u64,
         len: u64,
@@ -117,7 +117,7 @@ impl<P: Platform> Task<P> {
         self.list(args, Follow::No)
     }
 
-    fn flistxattr(&mut self, [fd, to, len, ..]: Args) -> Answer {
+    pub(super) fn flistxattr(&mut self, [fd, to, len, ..]: Args) -> Answer {
         let file = self.host_of(fd)?;
         let path = file.as_host().ok_or(Errno::EOPNOTSUPP)?.file.path()?;
         self.xattr_answer(to, len, LIST_MAX, |buf| {
@@ -126,7 +126,13 @@ impl<P: Platform> Task<P> {
     }
 
     /// Name, value and flags of an attribute to be set.
-    fn new_value(&self, name: u64, from: u64, len: u64, flags: u64) -> Result<NewValue, Errno> {
+    pub(super) fn new_value(
+        &self,
+        name: u64,
+        from: u64,
+        len: u64,
+        flags: u64,
+    ) -> Result<NewValue, Errno> {
         let flags = flags as u32;
         if flags & !SET_KNOWN != 0 {
             return Err(Errno::EINVAL);
@@ -157,7 +163,7 @@ impl<P: Platform> Task<P> {
         self.set(args, Follow::No)
     }
 
-    fn fsetxattr(&mut self, [fd, name, from, len, flags, _]: Args) -> Answer {
+    pub(super) fn fsetxattr(&mut self, [fd, name, from, len, flags, _]: Args) -> Answer {
         let file = self.host_of(fd)?;
         let (name, value, flags) = self.new_value(name, from, len, flags)?;
         let path = file.as_host().ok_or(Errno::EOPNOTSUPP)?.file.path()?;
@@ -185,7 +191,7 @@ impl<P: Platform> Task<P> {
         self.remove(args, Follow::No)
     }
 
-    fn fremovexattr(&mut self, [fd, name, ..]: Args) -> Answer {
+    pub(super) fn fremovexattr(&mut self, [fd, name, ..]: Args) -> Answer {
         let file = self.host_of(fd)?;
         let name = self.xattr_name(name)?;
         let path = file.as_host().ok_or(Errno::EOPNOTSUPP)?.file.path()?;
@@ -196,4 +202,4 @@ impl<P: Platform> Task<P> {
     }
 }
 
-type NewValue = (Vec<u8>, Vec<u8>, u32);
+pub(super) type NewValue = (Vec<u8>, Vec<u8>, u32);

@@ -17,14 +17,13 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
     /// page, where no object in front of it hides it and nothing is entered yet. A hint: it stops
     /// at the first thing that would need more than it has.
     pub(super) fn enter_around(&mut self, entry: &Entry, chain: &mut Chain<'v, M>) {
-        let last = chain.last();
         if entry.wired > 0 {
             return;
         }
         let here = M::PAGE.index(self.va.0);
-        let window = match (entry.behavior, last.state.is_paged()) {
+        let window = match (entry.behavior, chain.last().state.is_paged()) {
             (Behavior::Random, _) => return,
-            (Behavior::Normal, true) => here.saturating_sub(last.index % PAGES),
+            (Behavior::Normal, true) => here.saturating_sub(chain.last().index % PAGES),
             (Behavior::Sequential, true) => here,
             (_, false) => match self.goes_on_from(here) {
                 Some(window) => window,
@@ -58,24 +57,6 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
         self.enter_neighbours(entry, run);
     }
 
-    /// Where the window begins for the page `here` that came from swap with its neighbours: at the
-    /// page, if the one below is in use, or so that it ends there, if the one above is. Otherwise
-    /// pages are not used in order, and there is none.
-    fn goes_on_from(&self, here: u64) -> Option<u64> {
-        if self.did != Some(Faulted::PagedIn) {
-            return None;
-        }
-        let entered = |number: Option<u64>| {
-            let va = number.and_then(|n| M::PAGE.offset(n)).map(VirtAddr);
-            let known = |va| self.space.with_pmap(|pmap| pmap.extract(va).is_some());
-            va.and_then(known) == Some(true)
-        };
-        if entered(here.checked_sub(1)) {
-            return Some(here);
-        }
-        entered(here.checked_add(1)).then(|| (here + 1).saturating_sub(PAGES))
-    }
-
     /// The frame of page `number`, if it is to be entered.
     fn neighbour(&self, entry: &Entry, chain: &Chain<'v, M>, number: u64) -> Option<Frame> {
         let here = M::PAGE.index(self.va.0);
@@ -102,6 +83,26 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
         let prot = Self::translation_prot(entry.prot, false);
         let entered = self.enter(va, run, prot, MemoryAttr::WriteBack, Kind::Managed);
         matches!(entered, Ok(None))
+    }
+}
+
+impl<M: Machine> Fault<'_, '_, M> {
+    /// Where the window begins for the page `here` that came from swap with its neighbours: at the
+    /// page, if the one below is in use, or so that it ends there, if the one above is. Otherwise
+    /// pages are not used in order, and there is none.
+    fn goes_on_from(&self, here: u64) -> Option<u64> {
+        if self.did != Some(Faulted::PagedIn) {
+            return None;
+        }
+        let entered = |number: Option<u64>| {
+            let va = number.and_then(|n| M::PAGE.offset(n)).map(VirtAddr);
+            let known = |va| self.space.with_pmap(|pmap| pmap.extract(va).is_some());
+            va.and_then(known) == Some(true)
+        };
+        if entered(here.checked_sub(1)) {
+            return Some(here);
+        }
+        entered(here.checked_add(1)).then(|| (here + 1).saturating_sub(PAGES))
     }
 }
 

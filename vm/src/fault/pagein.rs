@@ -4,9 +4,10 @@
 //! what is not there yet; the object is kept by a reference. Done, they are there for whoever
 //! looks next: the fault simply tries again.
 //!
-//! From swap come the pages that are neighbours in the object and on swap alike, as they went out
-//! together: those that follow, or, where what follows is in memory, those before. The ones that
-//! nobody asked for are the next to go, and go unwritten.
+//! From a pager come the pages around the one that is wanted. From swap come those that are
+//! neighbours in the object and on swap alike, as they went out together: those that follow, or,
+//! where what follows is in memory, those before. The ones that nobody asked for are the next to
+//! go, and go unwritten.
 
 use super::chain::{Found, Link};
 use crate::Vm;
@@ -15,43 +16,44 @@ use crate::object::limbo::Limbo;
 use crate::object::radix::{self, Slot};
 use crate::object::{ObjectHandle, ObjectId, ObjectState};
 use crate::page::{Bits, Class, Queue};
-use crate::pager::{self, PageBytes, Pager, PagerError};
+use crate::pager::{CLUSTER, PageBytes, Pager, PagerError};
 use crate::show::{Event, Store};
 use crate::slab::Reservation;
 use bsdvm_machine::{Frame, Machine};
 use core::ops::Range;
 
-/// Pages that are read in at a time, at most. The slots of an aligned window of so many lie in one
-/// node of an object's index: what is reserved for one page is enough for all of them.
-const CLUSTER: u64 = pager::CLUSTER as u64;
+// What is reserved for one page is enough for all that are read in with it: the slots of an aligned
+// window of so many lie in one node of an object's index.
+const _: () = assert!(64 % CLUSTER == 0);
 /// Pages that are read in together where nothing is known of their use.
 const WINDOW: u64 = 16;
 
 impl Behavior {
-    /// The pages that are best read in with the one at `index`, where they are not there: those
-    /// around it, in an aligned window, or those after it.
-    fn cluster(self, index: u64) -> Range<u64> {
+    /// The pages that are best read from a pager with the one at `index`, where they are not there:
+    /// those around it, in an aligned window, or those after it.
+    fn window(self, index: u64) -> Range<u64> {
         match self {
             Behavior::Normal => {
                 let window = index - index % WINDOW;
                 window..window + WINDOW
             }
-            Behavior::Sequential => index..index - index % CLUSTER + CLUSTER,
+            Behavior::Sequential => index..(index + 1).next_multiple_of(CLUSTER as u64),
             Behavior::Random => index..index + 1,
         }
     }
 
-    /// How many pages are best read from swap together.
-    fn swapped_in(self) -> u64 {
+    /// Pages that are read from swap together, at most.
+    fn cluster(self) -> u64 {
         match self {
             Behavior::Normal => WINDOW,
-            Behavior::Sequential => CLUSTER,
+            Behavior::Sequential => CLUSTER as u64,
             Behavior::Random => 1,
         }
     }
 }
 
 /// Where the pages come from.
+#[derive(Clone, Copy)]
 enum Source {
     Pager(Pager),
     /// From this slot on.
@@ -59,7 +61,7 @@ enum Source {
 }
 
 impl Source {
-    /// The slot of page `i` of those that come.
+    /// The slot of the page `i` of those that come.
     fn slot(&self, i: usize) -> Option<u32> {
         match self {
             Source::Swap(first) => Some(first + i as u32),
@@ -73,7 +75,7 @@ pub(crate) struct PageIn {
     object: ObjectHandle,
     /// The index of the first one.
     index: u64,
-    frames: [Frame; CLUSTER as usize],
+    frames: [Frame; CLUSTER],
     count: usize,
     /// Which of them is wanted.
     wanted: usize,
@@ -91,6 +93,13 @@ impl PageIn {
 struct Came {
     first: usize,
     wanted: usize,
+}
+
+impl Came {
+    /// Whether page `i` of `job` has come.
+    fn has(self, job: &PageIn, i: usize) -> bool {
+        i < self.first || (job.wanted..job.wanted + self.wanted).contains(&i)
+    }
 }
 
 /// The bytes of a frame, for a pager.
@@ -114,8 +123,8 @@ impl<M: Machine> PageBytes for FrameBytes<'_, M> {
 }
 
 impl<M: Machine> Vm<M> {
-    /// Puts the page that is wanted in its object, busy, and those around it that the pager has
-    /// and that frames can be had for. `None` when there is no frame.
+    /// Puts the page that is wanted in its object, busy, and those that are to come with it and
+    /// that frames can be had for. `None` when there is no frame.
     pub(super) fn begin_page_in(
         &self,
         link: &mut Link<'_, M>,
@@ -124,30 +133,27 @@ impl<M: Machine> Vm<M> {
         behavior: Behavior,
     ) -> Option<PageIn> {
         let index = link.index;
-        // With little left, what is read ahead would push out what is wanted.
-        let room = self.frames.free_count() > self.frames.total() / 8 + CLUSTER;
         let pages = match found {
-            Found::Pager(_) if room => self.missing(&link.state, behavior.cluster(index), index),
-            Found::Swapped(slot) => self.beside(&link.state, index, slot, behavior.swapped_in()),
-            _ => index..index + 1,
+            Found::Pager(_) => self.missing(&link.state, behavior.window(index), index),
+            Found::Swapped(slot) => self.swapped(&link.state, slot, index, behavior.cluster()),
+            _ => return None,
         };
         let (frames, pages) = self.frames_for(pages, index)?;
         let count = (pages.end - pages.start) as usize;
-        let wanted = (index - pages.start) as usize;
-        let source = match found {
-            Found::Pager(pager) => Some(Source::Pager(pager)),
-            Found::Swapped(slot) => Some(Source::Swap(slot - wanted as u32)),
-            _ => None,
-        };
-        let source = source.filter(|_| self.reference(link.object));
-        let Some(source) = source else {
+        if !self.reference(link.object) {
             frames[..count].iter().for_each(|&f| self.frames.free(f));
             return None;
+        }
+        let wanted = (index - pages.start) as usize;
+        let source = match found {
+            Found::Pager(pager) => Source::Pager(pager),
+            Found::Swapped(slot) => Source::Swap(slot - wanted as u32),
+            _ => return None,
         };
         for (page, &frame) in pages.clone().zip(&frames) {
             self.frames.page(frame).set(Bits::BUSY);
             self.insert_page(link.object, &mut link.state, nodes, page, frame);
-            if matches!(source, Source::Swap(_)) {
+            if let Source::Swap(_) = source {
                 // Those that come together are to go together.
                 self.queues.put(&self.frames, frame, Queue::Inactive);
             }
@@ -163,8 +169,11 @@ impl<M: Machine> Vm<M> {
     }
 
     /// The pages of `window` that lie without a gap around `index`, which is missing, and are
-    /// missing too.
+    /// missing too. With little memory left, what is read ahead would push out what is wanted.
     fn missing(&self, state: &ObjectState, window: Range<u64>, index: u64) -> Range<u64> {
+        if self.frames.free_count() <= self.frames.total() / 8 + CLUSTER as u64 {
+            return index..index + 1;
+        }
         let is_missing = |i: &u64| state.pages.get(&self.page_nodes, *i).is_none();
         let end = window.end.min(state.size::<M>());
         let before = (window.start..index).rev().take_while(is_missing).count();
@@ -172,34 +181,29 @@ impl<M: Machine> Vm<M> {
         index - before as u64..index + 1 + after as u64
     }
 
-    /// The page at `index`, which is in `slot`, and those that follow it there and in the object, or
-    /// else those before it: `most` in all, and no more than page-out makes room for at a time.
-    fn beside(&self, state: &ObjectState, index: u64, slot: u32, most: u64) -> Range<u64> {
-        let most = most.min(self.frames.spare_count() / 2);
-        let is_there = |place: Option<u64>, slot: Option<u32>| {
-            let there = place.and_then(|place| state.pages.get(&self.page_nodes, place));
-            there.is_some() && there == slot.map(Slot::Swapped)
+    /// The pages that are neighbours of the one at `index`, on swap at `slot`, in the object and on
+    /// swap: `most` at most, those that follow, or where there are none those before.
+    fn swapped(&self, state: &ObjectState, slot: u32, index: u64, most: u64) -> Range<u64> {
+        // Page-out makes room for as many at a time.
+        let most = most.min(self.frames.spare_count() / 2).max(1);
+        let is_there = |index: Option<u64>, slot: Option<u32>| {
+            let found = index.and_then(|i| state.pages.get(&self.page_nodes, i));
+            found.is_some() && found == slot.map(Slot::Swapped)
         };
-        let away = || (1..most).zip(1..);
-        let after =
-            away().take_while(|&(n, m)| is_there(index.checked_add(n), slot.checked_add(m)));
-        let after = after.count() as u64;
-        if after > 0 {
-            return index..index + 1 + after;
+        let ahead =
+            (1..most).take_while(|&n| is_there(Some(index + n), slot.checked_add(n as u32)));
+        let ahead = ahead.count() as u64;
+        if ahead > 0 {
+            return index..index + 1 + ahead;
         }
-        let before =
-            away().take_while(|&(n, m)| is_there(index.checked_sub(n), slot.checked_sub(m)));
-        index - before.count() as u64..index + 1
+        let behind = |&n: &u64| is_there(index.checked_sub(n), slot.checked_sub(n as u32));
+        index - (1..most).take_while(behind).count() as u64..index + 1
     }
 
     /// Frames for `pages`, neighbours if they can be had, or for as many of them from `index` on as
     /// can be had; and for which. `None` when there is none for `index`.
-    fn frames_for(
-        &self,
-        pages: Range<u64>,
-        index: u64,
-    ) -> Option<([Frame; CLUSTER as usize], Range<u64>)> {
-        let mut frames = [Frame(0); CLUSTER as usize];
+    fn frames_for(&self, pages: Range<u64>, index: u64) -> Option<([Frame; CLUSTER], Range<u64>)> {
+        let mut frames = [Frame(0); CLUSTER];
         let count = pages.end - pages.start;
         if count > 1
             && count.is_power_of_two()
@@ -238,21 +242,22 @@ impl<M: Machine> Vm<M> {
             Source::Pager(pager) => self.ask_pager(pager, &job),
         };
         let came = result.unwrap_or_default();
-        let has_come =
-            |i: usize| i < came.first || (job.wanted..job.wanted + came.wanted).contains(&i);
-        let valid = (0..job.count).filter(|i| has_come(*i)).count();
         let keep = self.swap.has_plenty();
-        let wanted = self.frames.page(job.frames[job.wanted]);
-        wanted.set(Bits::REFERENCED);
+        self.frames
+            .page(job.frames[job.wanted])
+            .set(Bits::REFERENCED);
         let mut state = self.lock_object(job.object);
         for (i, &frame) in job.frames().iter().enumerate() {
             let index = job.index + i as u64;
             let page = self.frames.page(frame);
             let ours = page.identity() == Some((job.object, index));
             let slot = job.source.slot(i);
-            if ours && !has_come(i) {
-                match slot.map(Slot::Swapped) {
-                    Some(slot) => state.pages.replace(&self.page_nodes, index, slot),
+            if ours && !came.has(&job, i) {
+                match slot {
+                    Some(slot) => {
+                        let back = Slot::Swapped(slot);
+                        state.pages.replace(&self.page_nodes, index, back);
+                    }
                     None => _ = state.pages.remove(&self.page_nodes, index),
                 }
                 self.queues.take(&self.frames, frame);
@@ -270,20 +275,23 @@ impl<M: Machine> Vm<M> {
             }
         }
         drop(state);
-        self.counters.page_in.add(valid as u64);
+        let here = (0..job.count).filter(|i| came.has(&job, *i));
+        let (first, count) = (here.clone().next().unwrap_or(0), here.count() as u32);
+        self.counters.page_in.add(count.into());
         if matches!(job.source, Source::Swap(_)) {
-            self.counters.swap_in.add(valid as u64);
+            self.counters.swap_in.add(count.into());
         }
         self.release(job.object, limbo);
         limbo.settle();
+        let first = job.index + first as u64;
         self.trace(|| Event::PageIn {
             object: ObjectId(job.object),
-            offset: M::PAGE.offset(job.index).unwrap_or(u64::MAX),
+            offset: M::PAGE.offset(first).unwrap_or(u64::MAX),
             from: match job.source {
                 Source::Swap(_) => Store::Swap,
                 Source::Pager(_) => Store::Pager,
             },
-            outcome: result.map(|_| valid as u32),
+            outcome: result.map(|_| count),
         });
         result.map(|_| ())
     }
@@ -295,15 +303,19 @@ impl<M: Machine> Vm<M> {
             let slot = first + pages.start as u32;
             self.swap.read(self.machine(), slot, &job.frames[pages])
         };
-        match read(0..job.count) {
-            Err(_) if job.count > 1 => read(job.wanted..job.wanted + 1).map(|()| Came {
-                first: 0,
-                wanted: 1,
-            }),
-            done => done.map(|()| Came {
-                first: job.count,
-                wanted: 0,
-            }),
+        let all = read(0..job.count).map(|()| Came {
+            first: job.count,
+            wanted: 0,
+        });
+        match all {
+            Err(_) if job.count > 1 => {
+                let alone = job.wanted..job.wanted + 1;
+                read(alone).map(|()| Came {
+                    first: 0,
+                    wanted: 1,
+                })
+            }
+            done => done,
         }
     }
 

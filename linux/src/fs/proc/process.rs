@@ -5,6 +5,7 @@ use super::{DT_DIR, DT_LNK, DT_REG, Maker, Names, Node, Taker, fixed, number_in}
 use crate::errno::Errno;
 use crate::maps;
 use crate::platform::Platform;
+use crate::policy::Policy;
 use crate::process::{Life, Process, Record};
 use crate::signal::{SIG_DFL, SIG_IGN, SIGNALS, SigSet};
 use crate::system::Linux;
@@ -383,6 +384,7 @@ fn stat_line<P: Platform>(whose: &Whose<P>) -> Result<String, Errno> {
     let children = *process.child_used.lock();
     let nice = i64::from(process.nice.load(Ordering::Relaxed));
     let id = whose.thread.as_ref().map_or(process.pid, |t| t.tid());
+    let policy = policy_of(whose);
     let bounds = process
         .space()
         .map(|s| s.bounds.lock().clone())
@@ -411,7 +413,7 @@ fn stat_line<P: Platform>(whose: &Whose<P>) -> Result<String, Errno> {
     let _ = write!(
         out,
         " {} {nice} {} 0 {} {} {} {}",
-        20 + nice,
+        policy.shown(nice),
         s.threads,
         process.born / TICK,
         figures.mapped_bytes,
@@ -433,8 +435,8 @@ fn stat_line<P: Platform>(whose: &Whose<P>) -> Result<String, Errno> {
         0,
         u64::from(s.exit_signal),
         sys.vm.machine().cpu() as u64,
-        0,
-        0,
+        u64::from(policy.priority),
+        u64::from(policy.number),
         0,
         0,
         0,
@@ -452,6 +454,16 @@ fn stat_line<P: Platform>(whose: &Whose<P>) -> Result<String, Errno> {
     }
     out.push('\n');
     Ok(out)
+}
+
+/// How the thread asked to be scheduled, or the first one.
+fn policy_of<P: Platform>(whose: &Whose<P>) -> Policy {
+    let first = || {
+        let table = whose.sys.processes.lock();
+        table.get(whose.process.pid)?.threads.first().cloned()
+    };
+    let thread = whose.thread.clone().or_else(first);
+    thread.map_or(Policy::default(), |t| *t.policy.lock())
 }
 
 /// Pending for the thread, blocked, ignored, caught; and pending for the process.

@@ -16,12 +16,11 @@ use core::sync::atomic::Ordering;
 /// A number with what it is at first, and its bounds.
 type Number = (&'static str, i64, i64, i64);
 
-const NUMBERS: [Number; 40] = [
+const NUMBERS: [Number; 45] = [
     ("vm/overcommit_memory", 0, 0, 2),
     ("vm/overcommit_ratio", 50, 0, i64::MAX),
     ("vm/overcommit_kbytes", 0, 0, i64::MAX),
     ("vm/max_map_count", 65530, 0, i32::MAX as i64),
-    ("vm/nr_hugepages", 0, 0, i64::MAX),
     ("vm/nr_overcommit_hugepages", 0, 0, i64::MAX),
     ("vm/swappiness", 60, 0, 200),
     ("vm/min_free_kbytes", 4096, 0, i32::MAX as i64),
@@ -61,10 +60,18 @@ const NUMBERS: [Number; 40] = [
     ("kernel/print-fatal-signals", 0, 0, i32::MAX as i64),
     ("kernel/sched_rt_runtime_us", 950_000, -1, 1_000_000),
     ("kernel/sched_rt_period_us", 1_000_000, 1, i32::MAX as i64),
+    ("kernel/sched_rr_timeslice_ms", 100, 0, i32::MAX as i64),
+    ("fs/mqueue/msg_default", 10, 1, 65_536),
+    ("fs/mqueue/msg_max", 10, 1, 65_536),
+    ("fs/mqueue/msgsize_default", 8192, 128, 16 << 20),
+    ("fs/mqueue/msgsize_max", 8192, 128, 16 << 20),
+    ("fs/mqueue/queues_max", 256, 0, i32::MAX as i64),
     ("kernel/tainted", 0, 0, i64::MAX),
 ];
 /// What is only written: what is asked for has nothing to be done.
 const ORDERS: [&str; 3] = ["vm/drop_caches", "vm/compact_memory", "vm/stat_refresh"];
+/// How many huge pages are wanted: none of them can be had.
+const HUGE_PAGES: &str = "vm/nr_hugepages";
 const CORE_PATTERN: &str = "kernel/core_pattern";
 const SEMAPHORES: &str = "kernel/sem";
 
@@ -72,6 +79,26 @@ const SEMAPHORES: &str = "kernel/sem";
 pub(crate) struct Settings<P: Platform> {
     numbers: Lock<P, BTreeMap<&'static str, i64>, { rank::FILE }>,
     core_pattern: Lock<P, Vec<u8>, { rank::FILE }>,
+    /// What the system and its domain are called, where it was said.
+    names: Lock<P, [Option<Vec<u8>>; 2], { rank::FILE }>,
+}
+
+/// A name that can be set.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum SystemOwn {
+    Host,
+    Domain,
+}
+
+impl SystemOwn {
+    /// What it is below `/proc/sys`.
+    fn of(name: &str) -> Option<SystemOwn> {
+        match name {
+            "kernel/hostname" => Some(SystemOwn::Host),
+            "kernel/domainname" => Some(SystemOwn::Domain),
+            _ => None,
+        }
+    }
 }
 
 impl<P: Platform> Settings<P> {
@@ -79,6 +106,7 @@ impl<P: Platform> Settings<P> {
         Settings {
             numbers: Lock::<P, _, { rank::FILE }>::new(BTreeMap::new()),
             core_pattern: Lock::<P, _, { rank::FILE }>::new(b"core".to_vec()),
+            names: Lock::<P, _, { rank::FILE }>::new([None, None]),
         }
     }
 
@@ -87,6 +115,25 @@ impl<P: Platform> Settings<P> {
         let set = self.numbers.lock().get(name).copied();
         let usual = NUMBERS.iter().find(|n| n.0 == name).map_or(0, |n| n.1);
         set.unwrap_or(usual)
+    }
+}
+
+impl<P: Platform> Linux<P> {
+    /// What the system, or its domain, is called: the host's name until another is set.
+    pub(crate) fn called(&self, which: SystemOwn) -> Vec<u8> {
+        let set = self.settings.names.lock()[which as usize].clone();
+        set.unwrap_or_else(|| {
+            let host = self.platform.system_name();
+            match which {
+                SystemOwn::Host => host.node,
+                SystemOwn::Domain => host.domain,
+            }
+        })
+    }
+
+    /// Calls it something else, for the guests alone.
+    pub(crate) fn set_called(&self, which: SystemOwn, name: Vec<u8>) {
+        self.settings.names.lock()[which as usize] = Some(name);
     }
 }
 
@@ -162,6 +209,15 @@ impl<P: Platform> Task<P> {
             let taker: Taker = Box::new(move |bytes| set_limit(sys, &written, bytes));
             return Ok(Node::Text(maker, Some(taker)));
         }
+        if let Some(which) = SystemOwn::of(text) {
+            let maker: Maker = Box::new(move || Ok([&sys.called(which)[..], b"\n"].concat()));
+            let taker: Taker = Box::new(move |bytes| {
+                let line = bytes.split(|&b| b == b'\n').next().unwrap_or_default();
+                sys.set_called(which, line[..line.len().min(64)].to_vec());
+                Ok(())
+            });
+            return Ok(Node::Text(maker, Some(taker)));
+        }
         match text {
             CORE_PATTERN => {
                 let maker: Maker =
@@ -169,6 +225,14 @@ impl<P: Platform> Task<P> {
                 let taker: Taker = Box::new(move |bytes| {
                     *sys.settings.core_pattern.lock() = bytes.trim_ascii_end().to_vec();
                     Ok(())
+                });
+                Ok(Node::Text(maker, Some(taker)))
+            }
+            HUGE_PAGES => {
+                let maker: Maker = Box::new(|| Ok(b"0\n".to_vec()));
+                let taker: Taker = Box::new(|bytes| match number_in(bytes)? {
+                    0.. => Ok(()),
+                    _ => Err(Errno::EINVAL),
                 });
                 Ok(Node::Text(maker, Some(taker)))
             }

@@ -22,6 +22,7 @@ use linux_raw_sys::net;
 
 /// One more than the highest family that Linux knows.
 const FAMILIES: u64 = 46;
+const AF_NETLINK: u64 = 16;
 /// The bits of a kind of socket.
 const KIND: u32 = 0xf;
 /// The highest kind that Linux knows, and the raw one, which is one of datagrams here.
@@ -63,6 +64,10 @@ impl<P: Platform> Task<P> {
         }
         if kind & KIND > SOCK_PACKET {
             return Err(Errno::EINVAL);
+        }
+        // One that a queue of messages tells by, and that is never bound.
+        if family == AF_NETLINK && kind & KIND == SOCK_RAW && protocol == 0 {
+            return Ok(SocketKind::Datagram);
         }
         if family != u64::from(AF_UNIX) {
             return Err(Errno::EAFNOSUPPORT);
