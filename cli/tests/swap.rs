@@ -76,7 +76,7 @@ fn programs_with_much_data_end_as_they_do_natively() {
 #[test]
 fn random_memory_calls_answer_as_ever_where_memory_is_short() {
     let program = guest("memdiff").to_string_lossy().into_owned();
-    let options = ["--memory", "2M", "--swap", "64M"];
+    let options = ["--memory", "640K", "--swap", "64M"];
     for seed in 1001..=1000 + length("BSDVM_SWAP_SEEDS", 4) {
         same_with(
             &options,
@@ -92,7 +92,7 @@ fn threads_change_a_space_whose_pages_come_and_go() {
     let program = guest("crowd").to_string_lossy().into_owned();
     let got = bsdvm_for(
         seconds,
-        &["--memory", "4M", "--swap", "64M"],
+        &["--memory", "1500K", "--swap", "64M"],
         &[program, seconds.to_string(), "4".into()],
     );
     assert_eq!(text(&got.stderr), "");

@@ -240,3 +240,41 @@ fn entering_ahead_meets_a_removal_a_fork_and_page_out() {
         vm.space(id).release();
     });
 }
+
+/// A store to a page that swap has the same contents of is never lost, whenever the page leaves.
+#[test]
+fn a_page_that_is_on_swap_too_meets_stores_and_page_out() {
+    explore(|| {
+        let vm = vm();
+        vm.swap_on(swap()).unwrap();
+        let id = space(&vm, 8).id();
+        anon(vm.space(id), 0, 2);
+        (0..2).for_each(|page| put(vm.space(id), page, 1 + page));
+        while vm.pageout_step(4) > 0 {}
+        for page in 0..2 {
+            assert_eq!(touch(&vm, id, 0, at(page), None), Ok(1 + page));
+        }
+        assert_eq!(vm.counters().swap_cached, 2);
+        let stores: Part = Box::new(move |vm| {
+            for value in 3..6 {
+                touch(vm, id, 0, at(0), Some(value)).unwrap();
+                assert_eq!(touch(vm, id, 0, at(0), None), Ok(value));
+            }
+        });
+        let page_out: Part = Box::new(|vm| {
+            vm.pageout_step(2);
+            vm.pageout_step(2);
+        });
+        let loads: Part = Box::new(move |vm| {
+            assert_eq!(touch(vm, id, 2, at(1), None), Ok(2));
+            vm.pageout_step(1);
+            assert_eq!(touch(vm, id, 2, at(1), None), Ok(2));
+        });
+        together(&vm, vec![stores, page_out, loads]);
+        check(&vm);
+        while vm.pageout_step(4) > 0 {}
+        assert_eq!([0, 1].map(|page| get(vm.space(id), page)), [5, 2]);
+        vm.space(id).release();
+        assert_eq!(vm.counters().swap_used, 0);
+    });
+}

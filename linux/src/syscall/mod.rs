@@ -145,6 +145,7 @@ impl<P: Platform> Task<P> {
         let r = &self.regs;
         let args = [r.rdi, r.rsi, r.rdx, r.r10, r.r8, r.r9];
         self.sys.kernel_page.refresh(self.sys);
+        self.sys.vm.keep_room();
         let answer = match self.sys.calls.get(number) {
             Some(call) => call(self, args),
             None => self.unknown(number),

@@ -204,6 +204,7 @@ impl Page {
     /// Takes away everything of the record that a free frame does not have. Whether it was wired.
     fn reset(&self) -> bool {
         debug_assert!(self.swap_slot().is_none(), "a slot goes before its page");
+        debug_assert!(!self.is_queued(), "a free frame is on no queue");
         let wired = self.wired() > 0;
         self.state.store(0, Ordering::Release);
         self.object.store(0, Ordering::Release);

@@ -123,6 +123,15 @@ impl<M: Machine> Vm<M> {
         self.frames.spare_count() < (self.frames.total() / 64).min(2 * READ_AHEAD)
     }
 
+    /// Pages out where hardly a frame is left and swap has room: for who is about to do what needs
+    /// records, and would rather not be told that there is no memory. Calls pagers: no lock is held
+    /// by the caller.
+    pub fn keep_room(&self) {
+        if self.is_tight() && self.swap.has_room() {
+            self.make_room();
+        }
+    }
+
     /// Pages out what is freed at a time, for pages that are about to come. No lock is held.
     pub(crate) fn make_room(&self) {
         self.pageout_step(self.reclaim());

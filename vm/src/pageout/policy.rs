@@ -41,7 +41,8 @@ fn deactivate<M: Machine>(vm: &Vm<M>, frame: Frame) {
         return;
     };
     let _state = vm.lock_object(object);
-    if page.identity() != Some((object, index)) || page.wired() > 0 {
+    // A busy page may be on its way out, and is on no queue then.
+    if page.identity() != Some((object, index)) || page.wired() > 0 || page.is_busy() {
         return;
     }
     if page.clear(Bits::REFERENCED).is_empty() {
