@@ -116,7 +116,6 @@ impl<P: Platform> Task<P> {
                 _ => 0,
             },
             clamps: [0, 1024],
-            ..Attributes::default()
         };
         self.write_user(to, &attributes.as_bytes()[..len as usize])
             .map(|()| 0)
