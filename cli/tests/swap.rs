@@ -36,7 +36,8 @@ fn pages_go_and_come_many_at_a_time() {
     let counted = stats(&swap("private", MUCH));
     let (out, writes) = (counted("of them to swap"), counted("writes to swap"));
     let (back, reads) = (counted("of them from swap"), counted("reads of swap"));
-    assert!(out >= 8 * 1024 && writes * 16 <= out, "{out} in {writes}");
+    // Pages that go unwritten fill part of many batches.
+    assert!(out >= 8 * 1024 && writes * 8 <= out, "{out} in {writes}");
     // A third of what is read is read at random, and so are some pages twice.
     assert!(back >= 8 * 1024 && reads * 2 <= back, "{back} in {reads}");
     assert_eq!(counted("swap slots used"), 0);
@@ -166,6 +167,6 @@ fn what_cannot_be_read_back_is_a_bus_error() {
     let file = std::fs::File::options().write(true).open(file).unwrap();
     file.set_len(0).unwrap();
     runner.stdin.take().unwrap().write_all(b"x").unwrap();
-    let ended = runner.wait().unwrap();
-    assert_eq!(ended.code(), Some(128 + 7), "SIGBUS");
+    let output = runner.wait_with_output().unwrap();
+    assert_eq!(status(&output), 128 + 7, "SIGBUS");
 }

@@ -28,6 +28,7 @@ pub(crate) fn own() -> Identity {
         egid: rustix::process::getegid().as_raw(),
         groups: groups.into_iter().map(|g| g.as_raw()).collect(),
         capabilities: sets.map_or(0, |s| s.effective.bits()),
+        withheld: crate::standing::withheld(),
     }
 }
 

@@ -20,6 +20,7 @@ pub fn standing() -> Standing {
         terminal: terminal(&std::fs::read_to_string("/proc/self/stat").unwrap_or_default()),
         umask: umask(&status),
         ignored: ignored(&status),
+        nice: rustix::process::getpriority_process(None).unwrap_or(0),
     }
 }
 
@@ -44,10 +45,19 @@ fn umask(status: &str) -> u32 {
     mask.unwrap_or(Standing::default().umask)
 }
 
+/// A set of a line of `/proc/PID/status`.
+fn set(status: &str, name: &str) -> Option<u64> {
+    u64::from_str_radix(line(status, name)?, 16).ok()
+}
+
 fn ignored(status: &str) -> u64 {
-    let mask = line(status, "SigIgn:");
-    let mask = mask.and_then(|m| u64::from_str_radix(m, 16).ok());
-    mask.unwrap_or(0) & !(1 << (SIGPIPE - 1))
+    set(status, "SigIgn:").unwrap_or(0) & !(1 << (SIGPIPE - 1))
+}
+
+/// The capabilities that the runner's bounding set lacks.
+pub(crate) fn withheld() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    set(&status, "CapBnd:").map_or(0, |bounding| !bounding)
 }
 
 #[cfg(test)]
@@ -69,5 +79,9 @@ mod tests {
         assert_eq!(umask(""), 0o22);
         assert_eq!(ignored("Name:\tx\nSigIgn:\t0000000000001001\n"), 1);
         assert_eq!(ignored(""), 0);
+        assert_eq!(
+            set("CapPrm:\t3\nCapBnd:\t00000000000000ff\n", "CapBnd:"),
+            Some(255)
+        );
     }
 }

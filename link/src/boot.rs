@@ -54,6 +54,7 @@ impl Boot {
             egid,
             groups: self.groups.clone(),
             capabilities: if euid == 0 { !0 } else { 0 },
+            withheld: 0,
         }
     }
 

@@ -167,7 +167,7 @@ impl Creds {
             caps: Caps {
                 effective: id.capabilities & ALL,
                 permitted: id.capabilities & ALL,
-                bounding: ALL,
+                bounding: ALL & !id.withheld,
                 ..Caps::default()
             },
             secure_bits: 0,

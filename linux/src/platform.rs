@@ -364,6 +364,8 @@ pub struct Identity {
     pub groups: Vec<u32>,
     /// The capabilities that the runner may use, bit n being number n.
     pub capabilities: u64,
+    /// Those that no program of its can gain.
+    pub withheld: u64,
 }
 
 /// A device: major and minor number.
@@ -385,6 +387,8 @@ pub struct Standing {
     pub umask: u32,
     /// The signals that whoever started it wants ignored: bit n-1 is signal n.
     pub ignored: u64,
+    /// Its nice value.
+    pub nice: i32,
 }
 
 impl Default for Standing {
@@ -397,6 +401,7 @@ impl Default for Standing {
             terminal: None,
             umask: 0o022,
             ignored: 0,
+            nice: 0,
         }
     }
 }

@@ -145,6 +145,7 @@ impl<P: Platform> Linux<P> {
         let place = |leads| if leads { process.pid } else { INIT };
         let (pgid, sid) = (place(standing.leads_group), place(standing.leads_session));
         process.signals.lock().ignore(SigSet(standing.ignored));
+        process.nice.store(standing.nice, Ordering::Relaxed);
         let mut table = self.processes.lock();
         table.insert(process.clone(), thread.clone(), pgid, sid);
         if let Some(device) = standing.terminal {

@@ -30,8 +30,9 @@ struct Sums {
     pages: u64,
     /// Frames that say that they are pages.
     framed: u64,
-    /// Slots that pages are in, or have a copy in.
     swapped: u64,
+    /// Slots that pages in memory keep.
+    kept: u64,
     wired: u64,
     mappings: u64,
     objects: u64,
@@ -78,7 +79,11 @@ impl<M: Machine> Vm<M> {
             "objects: a record is lost",
         )?;
         ensure(
-            sums.swapped == u64::from(self.swap.usage().0),
+            sums.kept == self.swap.kept(),
+            "swap: the number of slots kept differs",
+        )?;
+        ensure(
+            sums.swapped + sums.kept == u64::from(self.swap.usage().0),
             "swap: a slot is lost",
         )?;
         self.check_frames(&sums)
@@ -307,7 +312,7 @@ impl<M: Machine> Vm<M> {
                         self.frames.page(frame).identity() == Some((object, index)),
                         "page: another identity than its place",
                     )?;
-                    sums.swapped += u64::from(self.frames.page(frame).swap_slot().is_some());
+                    sums.kept += u64::from(self.frames.page(frame).swap_slot().is_some());
                     ensure(
                         !kernel || self.frames.page(frame).wired() > 0,
                         "page: the kernel's own and not wired",

@@ -77,7 +77,7 @@ static void drop_all(void) {
     SAY(access("open", W_OK));
     SAY(chdir("shut"));
     SAY(mkdir("wide/sub", 0755));
-    struct stat st;
+    struct stat st = {0};
     SAY(stat("wide/sub", &st));
     printf("%u %u\n", st.st_uid, st.st_gid);
     SAY(rmdir("wide/sub"));

@@ -121,6 +121,8 @@ static void semaphores(void) {
         _exit(0);
     }
     wait(&s);
+    ds.sem_perm.mode = 0600;
+    semctl(id, 0, IPC_SET, &ds);
     semctl(id, 0, SETVAL, 0);
     child = fork();
     if (!child) {

@@ -274,6 +274,14 @@ fn swap_slots_are_checked() {
         assert_eq!(vm.check(), Ok(()));
         vm.swap.alloc(&vm.frames, 1).unwrap();
     });
+    broken("swap: the number of slots kept differs", |vm, s| {
+        vm.swap_on(&Device).unwrap();
+        let run = vm.swap.alloc(&vm.frames, 1).unwrap();
+        let page = vm.frames.page(page(s).1);
+        vm.keep_slot(page, run.first);
+        assert_eq!(vm.check(), Ok(()));
+        page.set_swap_slot(None);
+    });
 }
 
 impl TestVm {

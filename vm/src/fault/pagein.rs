@@ -264,7 +264,7 @@ impl<M: Machine> Vm<M> {
                 page.clear_identity();
             } else if let Some(slot) = slot {
                 if ours && keep {
-                    page.keep_swap_slot(slot);
+                    self.keep_slot(page, slot);
                 } else {
                     page.set(Bits::DIRTY);
                     limbo.add_slot(slot);

@@ -70,7 +70,7 @@ impl<'v, M: Machine> Fault<'v, '_, M> {
                 page.set(Bits::NO_SYNC);
             }
             page.set(Bits::DIRTY);
-            if let Some(slot) = page.take_swap_slot() {
+            if let Some(slot) = vm.take_slot(page) {
                 self.limbo.add_slot(slot);
             }
         }

@@ -244,7 +244,7 @@ impl<M: Machine> Vm<M> {
         self.gather_usage(frame, usage, limbo);
         page.clear(bits);
         if pages == Pages::Freed
-            && let Some(slot) = page.take_swap_slot()
+            && let Some(slot) = self.take_slot(page)
         {
             limbo.add_slot(slot);
         }

@@ -75,7 +75,7 @@ impl<M: Machine> Vm<M> {
         let page = self.frames.page(frame);
         self.unmap_page(frame, limbo);
         self.queues.take(&self.frames, frame);
-        if let Some(slot) = page.take_swap_slot() {
+        if let Some(slot) = self.take_slot(page) {
             limbo.add_slot(slot);
         }
         page.clear_identity();

@@ -143,16 +143,10 @@ impl Page {
         (run & COPIED != 0).then_some(run & !COPIED)
     }
 
-    /// Lets the page keep the slot that it was read from. Under the object's lock.
-    pub(crate) fn keep_swap_slot(&self, slot: u32) {
-        self.run.store(slot | COPIED, Ordering::Relaxed);
-    }
-
-    /// Takes the slot that the page kept; it is the caller's. Under the object's lock.
-    pub(crate) fn take_swap_slot(&self) -> Option<u32> {
-        let slot = self.swap_slot()?;
-        self.run.store(0, Ordering::Relaxed);
-        Some(slot)
+    /// Lets the page keep the slot that it was read from, or takes it away. Under the object's lock.
+    pub(crate) fn set_swap_slot(&self, slot: Option<u32>) {
+        let run = slot.map_or(0, |slot| slot | COPIED);
+        self.run.store(run, Ordering::Relaxed);
     }
 
     /// How many wirings hold the page.

@@ -276,7 +276,7 @@ impl<M: Machine> Vm<M> {
             let _state = self.lock_object(object);
             if page.identity() == Some((object, index))
                 && !page.is_busy()
-                && let Some(slot) = page.take_swap_slot()
+                && let Some(slot) = self.take_slot(page)
             {
                 page.set(Bits::DIRTY);
                 limbo.add_slot(slot);
@@ -302,7 +302,7 @@ impl<M: Machine> Vm<M> {
         let mut freed = 0;
         match fate {
             Fate::Clean | Fate::Written(_) if ours => {
-                let mut slot = page.take_swap_slot();
+                let mut slot = self.take_slot(page);
                 if let Fate::Written(fresh) = fate
                     && let Some(old) = slot.replace(fresh)
                 {

@@ -11,7 +11,7 @@
 use crate::Vm;
 use crate::fault::FrameBytes;
 use crate::lock::{self, Mutex};
-use crate::page::Frames;
+use crate::page::{Frames, Page};
 use crate::pager::{PageBytes, PagerError};
 use crate::slab::{NoRecords, Reservation, Slab};
 use bsdvm_machine::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -166,6 +166,8 @@ impl State {
 pub(crate) struct Swap<M: Machine> {
     state: Mutex<M, State, { lock::SWAP }>,
     bits: Slab<M, SlotBits>,
+    /// Slots that pages in memory keep.
+    kept: AtomicU64,
 }
 
 impl<M: Machine> Swap<M> {
@@ -181,6 +183,7 @@ impl<M: Machine> Swap<M> {
                 postponed: 0,
             }),
             bits: Slab::new(),
+            kept: AtomicU64::new(0),
         }
     }
 
@@ -317,6 +320,11 @@ impl<M: Machine> Swap<M> {
         (state.used, state.slots - state.bad)
     }
 
+    /// Slots in use that have what a page in memory has.
+    pub(crate) fn kept(&self) -> u64 {
+        self.kept.load(Ordering::Relaxed)
+    }
+
     /// Whether a page can be written, as far as is known.
     pub(crate) fn has_room(&self) -> bool {
         let mut state = self.state.lock();
@@ -396,6 +404,20 @@ pub enum SwapError {
 }
 
 impl<M: Machine> Vm<M> {
+    /// Lets a page keep the slot that it was read from. Under the lock of its object.
+    pub(crate) fn keep_slot(&self, page: &Page, slot: u32) {
+        page.set_swap_slot(Some(slot));
+        self.swap.kept.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Takes the slot that a page kept; it is the caller's. Under the lock of its object.
+    pub(crate) fn take_slot(&self, page: &Page) -> Option<u32> {
+        let slot = page.swap_slot()?;
+        page.set_swap_slot(None);
+        self.swap.kept.fetch_sub(1, Ordering::Relaxed);
+        Some(slot)
+    }
+
     /// Lets anonymous pages go to `device` from now on (O06). One device can be added.
     ///
     /// Errors: [`SwapError`].

@@ -190,8 +190,7 @@ impl fmt::Display for Counters {
 }
 
 impl<M: Machine> Vm<M> {
-    /// The counters as they are. What is on swap and in memory at once is counted now, over all
-    /// frames, where there is swap.
+    /// The counters as they are.
     pub fn counters(&self) -> Counters {
         let c = &self.counters;
         let (swap_used, swap_total) = self.swap.usage();
@@ -223,18 +222,9 @@ impl<M: Machine> Vm<M> {
             charged_pages: self.charge.pages(),
             swap_total: u64::from(swap_total),
             swap_used: u64::from(swap_used),
-            swap_cached: self.swap_cached(swap_total),
+            swap_cached: self.swap.kept(),
             swap_reads: c.swap_reads.read(),
             swap_writes: c.swap_writes.read(),
         }
-    }
-
-    fn swap_cached(&self, swap_total: u32) -> u64 {
-        if swap_total == 0 {
-            return 0;
-        }
-        let frames = self.frames.managed();
-        let kept = frames.filter(|f| self.frames.page(*f).swap_slot().is_some());
-        kept.count() as u64
     }
 }
