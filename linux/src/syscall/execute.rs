@@ -48,7 +48,13 @@ impl<P: Platform> Task<P> {
         let path = match path.first() {
             None | Some(b'/') => path,
             Some(_) if dir as i32 == abi::AT_FDCWD => path,
-            Some(_) => [&self.file(dir)?.name()?[..], b"/", &path].concat(),
+            Some(_) => {
+                let dir = self.file(dir)?;
+                if dir.stat()?.kind() != abi::S_IFDIR {
+                    return Err(Errno::ENOTDIR);
+                }
+                [&dir.name()?[..], b"/", &path].concat()
+            }
         };
         self.execute(path, args, env)
     }
