@@ -5,6 +5,7 @@ use crate::blocking::all_channel;
 use crate::creds::Creds;
 use crate::errno::Errno;
 use crate::exec::{self, ExecRequest, Image};
+use crate::fs::proc::Node;
 use crate::platform::{Follow, GuestThread, Platform};
 use crate::signal::AltStack;
 use crate::thread::Task;
@@ -47,15 +48,24 @@ impl<P: Platform> Task<P> {
         let path = match path.first() {
             None | Some(b'/') => path,
             Some(_) if dir as i32 == abi::AT_FDCWD => path,
-            Some(_) => [&self.file(dir)?.name()?[..], b"/", &path].concat(),
+            Some(_) => {
+                let base = self.file(dir)?;
+                if !base.stat()?.is_directory() {
+                    return Err(Errno::ENOTDIR);
+                }
+                [&base.name()?[..], b"/", &path].concat()
+            }
         };
         self.execute(path, args, env)
     }
 
     /// Whether a path relative to `dir` is that of a symbolic link.
     fn is_link(&self, dir: u64, path: &[u8]) -> Result<bool, Errno> {
-        if path.is_empty() || self.own_path_at(dir, path).is_some() {
+        if path.is_empty() {
             return Ok(false);
+        }
+        if let Some((own, _)) = self.own_path_at(dir, path) {
+            return Ok(matches!(self.node(&own)?, Node::Link(_)));
         }
         let start = self.start_for(dir, path)?;
         let stat = self.sys.platform.stat(start.base()?, path, Follow::No)?;
