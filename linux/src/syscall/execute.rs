@@ -49,11 +49,11 @@ impl<P: Platform> Task<P> {
             None | Some(b'/') => path,
             Some(_) if dir as i32 == abi::AT_FDCWD => path,
             Some(_) => {
-                let dir = self.file(dir)?;
-                if dir.stat()?.kind() != abi::S_IFDIR {
+                let base = self.file(dir)?;
+                if !base.stat()?.is_directory() {
                     return Err(Errno::ENOTDIR);
                 }
-                [&dir.name()?[..], b"/", &path].concat()
+                [&base.name()?[..], b"/", &path].concat()
             }
         };
         self.execute(path, args, env)
