@@ -526,10 +526,14 @@ impl<M: Machine> Vm<M> {
         result
     }
 
-    /// Drops the pages of `[first, end)` that are clean, not busy and not wired.
+    /// Drops the pages of `[first, end)` that are clean, not busy and not wired, where a pager has
+    /// them as well. Memory has nothing else to go back to, even if swap has the same contents.
     pub(crate) fn drop_clean_pages(&self, object: ObjectHandle, first: u64, end: u64) {
         let mut limbo = Limbo::new(self);
         let mut state = self.lock_object(object);
+        if !state.is_paged() {
+            return;
+        }
         let mut at = first;
         while let Some((index, slot)) = state.pages.next(&self.page_nodes, at) {
             if index >= end {

@@ -3,10 +3,10 @@
 
 use crate::common::scripted::is_resident;
 use crate::common::{
-    MemorySwap, PAGE, TestVm, anon, at, check, check_empty, get, pages, put, slots, space, touch,
-    vm,
+    MemorySwap, PAGE, TestVm, anon, at, check, check_empty, get, map_at, pages, put, slots, space,
+    touch, vm,
 };
-use bsdvm::{Access, Advice, Behavior, FaultError, PagerError, UserError};
+use bsdvm::{Access, Advice, Behavior, FaultError, Mapping, PagerError, Prot, Sharing, UserError};
 use std::collections::BTreeSet;
 use std::sync::Barrier;
 use std::sync::atomic::Ordering;
@@ -381,5 +381,26 @@ fn o06_pages_that_come_in_order_are_entered_together() {
     assert_eq!((visit(20), s.resident()), (Ok(20), 1));
     check(&vm);
     s.release();
+    check_empty(&vm);
+}
+
+/// Memory that is cleaned with what is clean dropped: swap has the same contents, but nobody would
+/// look for them there.
+#[test]
+fn o06_cleaning_memory_drops_nothing_of_it() {
+    let (vm, _) = swapping(1000, 200);
+    let file = vm.object_create_memory_file(4 * PAGE).unwrap();
+    let s = space(&vm, 16);
+    let what = Mapping::object(file, 0, Sharing::Shared, Prot::RW);
+    map_at(s, 0, 4, what).unwrap();
+    (0..4).for_each(|page| put(s, page, 10 + page));
+    page_out_all(&vm);
+    assert!((0..4).all(|page| get(s, page) == 10 + page));
+    assert_eq!(vm.counters().swap_cached, 4);
+    s.clean(pages(0, 4), true).unwrap();
+    assert!((0..4).all(|page| get(s, page) == 10 + page));
+    check(&vm);
+    s.release();
+    vm.object(file).release();
     check_empty(&vm);
 }
