@@ -25,6 +25,8 @@ use bsdvm_machine::{Channel, Frame, Machine};
 const RECLAIM: core::ops::RangeInclusive<u64> = 16..=128;
 /// Pages that are mostly read from swap together.
 const READ_AHEAD: u64 = CLUSTER as u64 / 2;
+/// Frames that one call may need for records: of each kind one, and some kinds twice.
+const KINDS: u64 = 12;
 /// Looks at pages, at most, before the translations that went meanwhile are flushed.
 const LOOKS: u64 = 256;
 /// How often a step that freed nothing waits for those of others, at most.
@@ -118,9 +120,11 @@ impl<M: Machine> Vm<M> {
         part.clamp(*RECLAIM.start(), *RECLAIM.end()) as u32
     }
 
-    /// Whether so little is left that what is read from swap finds no room for what follows it.
+    /// Whether so little is left that what is read from swap finds no room for what follows it, or
+    /// that a call which needs records of every kind could find no frame for some.
     pub(crate) fn is_tight(&self) -> bool {
-        self.frames.spare_count() < (self.frames.total() / 64).min(2 * READ_AHEAD)
+        let part = self.frames.total() / 64;
+        self.frames.spare_count() < part.clamp(KINDS, 2 * READ_AHEAD)
     }
 
     /// Pages out where hardly a frame is left and swap has room: for who is about to do what needs
