@@ -4,9 +4,11 @@ use crate::path::{from_statfs, from_statx};
 use crate::{errno, terminal};
 use bsdvm_linux::Errno;
 use bsdvm_linux::platform::{DirEntry, FileStat, FsStat, HostFile, TerminalAnswer, TerminalCall};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::inotify::WatchFlags;
 use rustix::fs::{AtFlags, FallocateFlags, Gid, Mode, OFlags, RawDir, SeekFrom, StatxFlags, Uid};
+use rustix::pipe::SpliceFlags;
 use std::mem::MaybeUninit;
 
 const SEEK_DATA: u32 = 3;
@@ -153,6 +155,21 @@ impl HostFile for OpenHostFile {
 
     fn set_flags(&self, flags: u32) -> Result<(), Errno> {
         rustix::fs::fcntl_setfl(&self.fd, OFlags::from_bits_retain(flags)).map_err(errno)
+    }
+
+    fn has_writer(&self) -> Result<bool, Errno> {
+        let mut seen = [PollFd::new(&self.fd, PollFlags::IN)];
+        rustix::event::poll(&mut seen, Some(&Timespec::default())).map_err(errno)?;
+        if !seen[0].revents().is_empty() {
+            return Ok(true);
+        }
+        // Without a writer there is nothing to wait for: a copy of nothing is made at once.
+        let (_reader, writer) = rustix::pipe::pipe().map_err(errno)?;
+        match rustix::pipe::tee(&self.fd, &writer, 1, SpliceFlags::NONBLOCK) {
+            Ok(copied) => Ok(copied > 0),
+            Err(rustix::io::Errno::AGAIN) => Ok(true),
+            Err(e) => Err(errno(e)),
+        }
     }
 
     fn watch(&self, path: &[u8], mask: u32) -> Result<u32, Errno> {

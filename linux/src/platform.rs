@@ -295,6 +295,11 @@ pub trait HostFile: Send + Sync + 'static {
     fn flags(&self) -> Result<u32, Errno>;
     /// `F_SETFL`.
     fn set_flags(&self, flags: u32) -> Result<(), Errno>;
+    /// Whether somebody has had the writing end of this FIFO open since it was opened, or has
+    /// written to it before.
+    fn has_writer(&self) -> Result<bool, Errno> {
+        Ok(true)
+    }
     /// Watches a path, if this is a queue of [`Platform::watcher`]: the watch's number.
     fn watch(&self, path: &[u8], mask: u32) -> Result<u32, Errno> {
         let _ = (path, mask);

@@ -16,6 +16,7 @@
 #include <sys/select.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/vfs.h>
@@ -213,6 +214,55 @@ static void fifo(void) {
 }
 
 /* The first of all processes is there, and is nobody's to reach. */
+static void on_alarm(int number) { (void)number; }
+
+/* An end is opened when there is another, and a signal ends the wait for it. */
+static void ends(void) {
+    char c[2], name[] = "/tmp/edges-endsXXXXXX";
+    int status, fd;
+    close(mkstemp(name));
+    unlink(name);
+    mkfifo(name, 0600);
+    struct sigaction action = {.sa_handler = on_alarm};
+    sigaction(SIGALRM, &action, 0);
+    for (int flags = O_RDONLY; flags <= O_WRONLY; flags++) {
+        struct itimerval soon = {{0}, {0, 20000}};
+        setitimer(ITIMER_REAL, &soon, 0);
+        SAY(open(name, flags));
+    }
+    SAY(open(name, O_WRONLY | O_NONBLOCK));
+    SAY((fd = open(name, O_RDWR)) >= 0);
+    close(fd);
+    fflush(stdout);
+    for (int early = 0; early < 2; early++) {
+        pid_t child = fork();
+        if (!child) {
+            if (!early) usleep(20000);
+            fd = open(name, O_WRONLY);
+            if (early) usleep(20000);
+            _exit(write(fd, "hi", 2) != 2);
+        }
+        if (early) usleep(20000);
+        fd = open(name, O_RDONLY);
+        SAY(fcntl(fd, F_GETFL) & O_NONBLOCK);
+        SAY(read(fd, c, 2));
+        SAY(read(fd, c, 2));
+        close(fd);
+        wait(&status);
+        printf("%x\n", status);
+    }
+    pid_t child = fork();
+    if (!child) {
+        open(name, O_RDONLY);
+        _exit(1);
+    }
+    usleep(20000);
+    kill(child, SIGKILL);
+    wait(&status);
+    printf("%x\n", status);
+    unlink(name);
+}
+
 static void first(void) {
     SAY(openat(open("/proc", O_RDONLY | O_DIRECTORY), "version", O_RDONLY) >= 0);
     SAY(open("/proc/sys/vm/drop_caches", O_RDONLY));
@@ -261,6 +311,7 @@ int main(int argc, char **argv) {
     processes();
     busy();
     fifo();
+    ends();
     first();
     kinship();
 }

@@ -92,10 +92,11 @@ impl<P: Platform> Task<P> {
             self.sys.refuse_executed(start.base()?, path)?;
         }
         let mode = mode & 0o7777 & !umask;
-        let file = self
-            .sys
-            .platform
-            .open(start.base()?, path, flags & !abi::O_CLOEXEC, mode)?;
+        let (base, wanted) = (start.base()?, flags & !abi::O_CLOEXEC);
+        let file = match self.may_wait_for_end(base, path, flags) {
+            true => self.open_fifo(base, path, wanted, mode)?,
+            false => self.sys.platform.open(base, path, wanted, mode)?,
+        };
         let file = OpenFile::host(file)?.opened(self.sys)?;
         if let Some(host) = file.as_host()
             && flags & abi::O_NOCTTY == 0

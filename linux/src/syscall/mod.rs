@@ -9,6 +9,7 @@ mod copies;
 mod epoll;
 mod execute;
 mod fcntl;
+mod fifo;
 mod file;
 mod ids;
 mod io;
