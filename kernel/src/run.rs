@@ -111,7 +111,8 @@ fn program(mut boot: Boot) -> Ending {
         Ok(ExitStatus::Signal(number)) => Outcome::Killed(number),
         Err(e) => Outcome::NotStarted(e.0),
     };
-    if let (true, Outcome::Status(_) | Outcome::Killed(_), Some(what)) = (check_wanted, &outcome, check(linux, &before))
+    if let (true, Outcome::Status(_) | Outcome::Killed(_), Some(what)) =
+        (check_wanted, &outcome, check(linux, &before))
     {
         outcome = Outcome::Broken(what);
     }
