@@ -27,11 +27,11 @@
 //! | `resolve.rs` | zero-fill, copy, reuse; enter |
 //! | `ahead.rs` | enter what is in memory ahead of the faults |
 //! | `zeroes.rs` | how many pages of zeroes a write makes |
-//! | `around.rs` | enter the neighbours of a page of a file that is read |
+//! | `around.rs` | enter the neighbours of a page of a file, or from swap, that is read |
 //! | `copy.rs` | copy a whole chain, for fork |
 //! | `table.rs` | the walk through a virtual page table |
 //! | `touch.rs` | a page of one object, without a map |
-//! | `pagein.rs` | read a page in from its pager or from swap |
+//! | `pagein.rs` | read a page in from its pager or from swap, and those that come with it |
 //! | `device.rs` | the frame of a device |
 //!
 //! Refused: to keep a fault's place by busy pages alone and enter the translation after the map
